@@ -1,0 +1,200 @@
+"""What every algorithm is to the rest of the project: update on a batch, act, value a state, give and take its tensors.
+
+An algorithm builds its online networks, names the averages it keeps of them, and writes down its losses; storage,
+optimiser, averages, acting and state are here, once.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, ClassVar, Generic, Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from rql_core.algorithms.batch import Batch
+from rql_core.algorithms.parameters import AdamOptimizer, ParameterVector
+from rql_core.errors import ConfigError
+from rql_core.flow import Integrator, integrate
+
+Metrics = dict[str, Tensor]
+# A width above 8192 or more than 16 layers is a typing error, or a file that means to exhaust the memory.
+Width = Annotated[int, Field(ge=1, le=8192)]
+HiddenSizes = Annotated[tuple[Width, ...], Field(min_length=1, max_length=16)]
+
+
+class AlgorithmConfig(BaseModel):
+    """The settings that all algorithms have; each algorithm adds its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Which algorithm this configures.
+    algorithm: str
+    # `corrected`, or `paper`: exactly what the published numbers were made with.
+    form: Literal["corrected", "paper"] = "corrected"
+    # Steps in an action chunk (h).
+    horizon: int = Field(default=5, ge=1, le=1024)
+    # Flow steps (F) from noise to action.
+    flow_steps: int = Field(default=10, ge=1, le=1000)
+    # Widths of the actor's hidden layers.
+    actor_hidden: HiddenSizes = (512, 512, 512, 512)
+    # Adam's step size.
+    learning_rate: float = Field(default=3e-4, gt=0)
+    # Decay of the average of the actor that acts.
+    act_average: float = Field(default=0.999, ge=0, lt=1)
+    # How acting integrates the flow.
+    act_integrator: Integrator = "euler"
+
+
+ConfigT = TypeVar("ConfigT", bound=AlgorithmConfig)
+DrawsT = TypeVar("DrawsT")
+
+
+@dataclass(frozen=True)
+class Average:
+    """A network that starts as an online one and follows it: after every update, average += rate (online - average)."""
+
+    source: str
+    rate: float
+
+
+class Algorithm(ABC, Generic[ConfigT, DrawsT]):
+    """Networks, their optimiser and averages, and the loss that trains them.  One thread at a time may use it.
+
+    ``networks`` holds every network by name, the online ones and their averages; the online ones share one Adam.
+    """
+
+    #: The networks that a policy needs; the rest serves training alone.
+    acting: ClassVar[tuple[str, ...]] = ("actor_average",)
+
+    def __init__(
+        self,
+        config: ConfigT,
+        observation_dim: int,
+        action_dim: int,
+        *,
+        online: Mapping[str, nn.Module],
+        averages: Mapping[str, Average],
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.config = config
+        self.observation_dim = observation_dim
+        self.action_dim = action_dim
+        self.chunk_dim = config.horizon * action_dim
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.networks: dict[str, nn.Module] = dict(online)
+        self._online = ParameterVector(online, self.device, dtype)
+        self._averages: list[tuple[Tensor, Tensor, float]] = []
+        for name, average in averages.items():
+            follower = copy.deepcopy(online[average.source]).requires_grad_(False)
+            self.networks[name] = follower
+            vector = ParameterVector({name: follower}, self.device, dtype)
+            self._averages.append((vector.part(name), self._online.part(average.source), average.rate))
+        self._optimizer = AdamOptimizer(self._online, config.learning_rate)
+
+    @property
+    def name(self) -> str:
+        """The algorithm's name in configurations."""
+        return self.config.algorithm
+
+    @property
+    def updates(self) -> int:
+        """Updates made so far."""
+        return int(self._optimizer.state()["step"].item())
+
+    @abstractmethod
+    def sample_draws(self, batch_size: int, generator: torch.Generator) -> DrawsT:
+        """Draw every random number that one update needs."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, draws: DrawsT) -> tuple[Tensor, Metrics]:
+        """Return the scalar that Adam minimises, and detached metrics of it."""
+
+    def update(self, batch: Batch, draws: DrawsT) -> Metrics:
+        """Make one gradient step and move the averages; return detached scalars, without waiting for a device."""
+        loss, metrics = self.loss(batch, draws)
+        self._optimizer.step(self._online.gradient(loss))
+        for average, source, rate in self._averages:
+            average.lerp_(source, rate)
+        return metrics
+
+    @torch.no_grad()
+    def act(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """Return chunks (batch, h * d) in [-1, 1] for normalised observations (batch, obs) and noise (batch, h * d)."""
+        actor = self.networks["actor_average"]
+        field = partial(actor, observations)
+        return integrate(field, noise, self.config.flow_steps, self.config.act_integrator).clamp(-1.0, 1.0)
+
+    def value(self, observations: Tensor) -> Tensor:
+        """Return each critic's value (batch, critics) of normalised observations (batch, obs); (batch, 0) without."""
+        return observations.new_empty((observations.shape[0], 0))
+
+    def action_value(self, observations: Tensor, chunks: Tensor) -> Tensor:
+        """Return each critic's value (batch, critics) of doing chunks (batch, h * d) there; (batch, 0) without."""
+        return chunks.new_empty((observations.shape[0], 0))
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """Return copies, on the CPU and by name, of what acting and valuing need."""
+        return _copies(self._tensors(self.acting))
+
+    def load_policy_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over a policy; every other network starts from its acting counterpart, so that training can begin there.
+
+        Raises ConfigError where a tensor is missing, unknown, or has another shape or type.
+        """
+        _copy_in(self._tensors(self.acting), tensors)
+        counterparts = {name.split("_")[0]: name for name in self.acting}
+        for name, network in self.networks.items():
+            counterpart = counterparts.get(name.split("_")[0])
+            if name not in self.acting and counterpart is not None:
+                network.load_state_dict(self.networks[counterpart].state_dict())
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Return copies, on the CPU and by name, of everything that training goes on from."""
+        return _copies(self._training_tensors())
+
+    def load_training_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over a state that ``training_state`` gave.
+
+        Raises ConfigError where a tensor is missing, unknown, or has another shape or type.
+        """
+        _copy_in(self._training_tensors(), tensors)
+
+    def _tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
+        return {f"{name}.{key}": tensor for name in names for key, tensor in self.networks[name].state_dict().items()}
+
+    def _training_tensors(self) -> dict[str, Tensor]:
+        return self._tensors(self.networks) | {f"adam.{key}": value for key, value in self._optimizer.state().items()}
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def _copy_in(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    missing, unknown = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
+    if missing:
+        raise ConfigError(
+            f"the tensor '{missing[0]}' is missing ({len(missing)} in all); was this made with other settings?"
+        )
+    if unknown:
+        raise ConfigError(
+            f"the tensor '{unknown[0]}' is unknown ({len(unknown)} in all); was this made with other settings?"
+        )
+    for name, target in expected.items():
+        source = given[name]
+        if source.shape != target.shape or source.dtype != target.dtype:
+            raise ConfigError(
+                f"the tensor '{name}' is {source.dtype} {tuple(source.shape)}, "
+                f"but the settings make it {target.dtype} {tuple(target.shape)}"
+            )
+    for name, target in expected.items():
+        target.copy_(given[name])

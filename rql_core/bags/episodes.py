@@ -1,0 +1,227 @@
+"""Cuts the messages of one bag into episodes: T + 1 consecutive observations with the T actions in force between them.
+
+The observation of a tick comes from the TickAssembler that the live node uses. The action of a tick is what was in
+force at its time; because it answers the observation it may arrive after it, so a tick is decided once the action
+topic has a message stamped after it, or the bag ends. A cut falls where two observations do not belong together: at a
+marker, at a gap, where no action was in force, at success if the contract ends episodes there. A superfluous cut costs
+a step, a missing one would invent a transition that never happened; in doubt there is a cut.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rql_core.contract.alignment import CLOCK_JUMP_NS, Tick, TickAssembler
+from rql_core.contract.chunk import CommandSchedule, decode_chunk
+from rql_core.contract.messages import FloatArray
+from rql_core.contract.reward import RewardRule
+from rql_core.contract.schema import Contract
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """An episode of T steps in physical units.
+
+    `observations` (T + 1, observation_dim), `actions` (T, action_dim), `rewards` and `masks` (T,), all float32.
+    `terminal`: it ends because the task was solved. `start_ns`, `end_ns`: times of the first and last observation.
+    `cut`: why it ends there.
+    """
+
+    observations: FloatArray
+    actions: FloatArray
+    rewards: FloatArray
+    masks: FloatArray
+    terminal: bool
+    start_ns: int
+    end_ns: int
+    cut: str
+
+    @property
+    def steps(self) -> int:
+        return len(self.actions)
+
+
+class EpisodeCutter:
+    """Takes the messages of one bag in the order they were received and gives out episodes.
+
+    `markers`: times in ns at which episodes start, all those of the bag: known beforehand, because a marker may arrive
+    after the observations it divides. `counts` says what was left out and why, `cuts` how often each kind of cut was
+    made, `longest_run` the most steps between two cuts. `stamps` holds the times of the used messages of each topic and
+    `ages` how old each observation topic's message was at each tick, both in ns. Not thread-safe.
+    """
+
+    def __init__(self, contract: Contract, markers: Iterable[int] = ()) -> None:
+        self._contract = contract
+        self._action_topic = contract.action.topic
+        self._assembler = TickAssembler(contract)
+        self._schedule = CommandSchedule(contract.action.max_age_ns)
+        self._rule = RewardRule(contract)
+        self._markers = sorted(set(markers))
+        self._end_at_success = contract.episodes.at_success == "end"
+        self._pending: deque[Tick] = deque()
+        self._newest_action_ns: int | None = None
+        self._settled_ns: int | None = None
+        self._last: Tick | None = None
+        self._last_marker = 0
+        self._solved = False
+        self._observations: list[FloatArray] = []
+        self._actions: list[npt.NDArray[np.float64]] = []
+        self._start_ns = 0
+        self._end_ns = 0
+        self._done: list[Episode] = []
+        self._own_counts: Counter[str] = Counter()
+        self.cuts: Counter[str] = Counter()
+        self.longest_run = 0
+        topics = [spec.topic for spec in contract.observation.topics]
+        # Arrays of int64: 8 bytes a message, 30 MB for an hour at 1 kHz.
+        self.stamps = {topic: array("q") for topic in [*topics, self._action_topic]}
+        self.ages = {topic: array("q") for topic in topics}
+        self._age_columns = list(self.ages.values())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was not used, and why; messages by the assembler's reasons, ticks and steps by the cutter's."""
+        return dict(sorted((self._assembler.counts + self._own_counts).items()))
+
+    def push(self, topic: str, message: Any, receive_ns: int) -> None:
+        """Take one message. Raises ContractError when it does not keep to the contract."""
+        if topic == self._action_topic:
+            self._push_action(message, receive_ns)
+            return
+        assembler = self._assembler
+        jumps = assembler.counts["clock_jump"]
+        before = assembler.newest_stamp(topic)
+        assembler.push(topic, message, receive_ns)
+        newest = assembler.newest_stamp(topic)
+        if newest is None or newest == before:
+            return
+        if assembler.counts["clock_jump"] != jumps:
+            self._start_over("clock jump")
+        self._pending.extend(assembler.take())
+        self.stamps[topic].append(newest)
+        self._settle()
+
+    def finish(self) -> None:
+        """The bag has ended: decide what was waiting."""
+        self._start_over("end of bag")
+
+    def take(self) -> list[Episode]:
+        """The episodes completed since the last call."""
+        if not self._done:
+            return []
+        done, self._done = self._done, []
+        return done
+
+    def _push_action(self, message: Any, receive_ns: int) -> None:
+        chunk = decode_chunk(self._contract, message, receive_ns)
+        newest = self._newest_action_ns
+        if newest is not None and newest - chunk.stamp_ns >= CLOCK_JUMP_NS:
+            self._own_counts["clock_jump"] += 1
+            self._assembler.reset()
+            self._start_over("clock jump")
+            newest = None
+        if newest is not None and chunk.stamp_ns <= newest:
+            self._own_counts["action_duplicate" if chunk.stamp_ns == newest else "action_out_of_order"] += 1
+        if self._settled_ns is not None and chunk.stamp_ns <= self._settled_ns:
+            self._own_counts["action_late"] += 1
+        self._schedule.add(chunk)
+        if newest is None or chunk.stamp_ns > newest:
+            self._newest_action_ns = chunk.stamp_ns
+        self.stamps[self._action_topic].append(chunk.stamp_ns)
+        self._settle()
+
+    def _start_over(self, why: str) -> None:
+        """Decide everything with what is known, and forget the clock."""
+        while self._pending:
+            self._step(self._pending.popleft())
+        self._cut(why)
+        self._schedule.clear()
+        self._newest_action_ns = None
+        self._settled_ns = None
+        self._last = None
+        self._solved = False
+
+    def _settle(self) -> None:
+        """Decide the ticks whose action cannot change any more."""
+        newest = self._newest_action_ns
+        pending = self._pending
+        if newest is None or not pending or pending[0].stamp_ns >= newest:
+            return
+        while pending and pending[0].stamp_ns < newest:
+            self._settled_ns = pending[0].stamp_ns
+            self._step(pending.popleft())
+        assert self._settled_ns is not None
+        self._schedule.forget_before(self._settled_ns)
+
+    def _step(self, tick: Tick) -> None:
+        last, self._last = self._last, tick
+        if tick.observation is None:
+            self._own_counts["gap"] += 1
+            self._boundary(f"no {', '.join(tick.missing)}")
+            return
+        for column, age in zip(self._age_columns, tick.ages_ns, strict=True):
+            column.append(age)
+        marker = bisect_right(self._markers, tick.stamp_ns)
+        if last is not None and last.observation is not None:
+            if tick.index != last.index + 1:
+                self._boundary("gap")
+            elif marker != self._last_marker:
+                self._boundary("marker")
+        self._last_marker = marker
+        action = self._schedule.action_at(tick.stamp_ns)
+        if self._solved and action is not None:
+            self._own_counts["steps_after_success"] += 1
+            return
+        if not self._observations:
+            self._start_ns = tick.stamp_ns
+        self._observations.append(tick.observation)
+        self._end_ns = tick.stamp_ns
+        if self._end_at_success and len(self._observations) > 1 and self._rule.success(tick.observation):
+            self._cut("success", terminal=True)
+            self._solved = True
+        elif action is None:
+            self._own_counts["ticks_without_action"] += 1
+            self._boundary("no action in force")
+        else:
+            self._actions.append(action)
+
+    def _boundary(self, why: str) -> None:
+        """A cut after which a new episode may begin, also when the last one was solved."""
+        self._cut(why)
+        self._solved = False
+
+    def _cut(self, why: str, terminal: bool = False) -> None:
+        """End the episode with the last observation; the action that answered it led nowhere that was seen."""
+        observations, actions = self._observations, self._actions
+        steps = len(observations) - 1
+        self._observations, self._actions = [], []
+        if steps < 1:
+            return
+        self.cuts[why] += 1
+        self.longest_run = max(self.longest_run, steps)
+        if steps < self._contract.episodes.min_steps:
+            self._own_counts["short_episodes"] += 1
+            self._own_counts["steps_in_short_episodes"] += steps
+            return
+        stacked = np.stack(observations)
+        rewards, masks = self._rule.label(stacked)
+        self._done.append(
+            Episode(
+                observations=stacked,
+                actions=np.stack(actions[:steps]).astype(np.float32),
+                rewards=rewards,
+                masks=masks,
+                terminal=terminal,
+                start_ns=self._start_ns,
+                end_ns=self._end_ns,
+                cut=why,
+            )
+        )

@@ -1,0 +1,120 @@
+"""A checkpoint at work: physical observation in, chunk of physical actions out, by the contract of its training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rql_core.contract import ActionScale, Contract, parse_contract
+from rql_core.errors import CheckpointError
+from rql_core.training.checkpoint import CONTRACT, load_checkpoint
+from rql_core.training.policy import Policy
+
+
+class DeployedPolicy:
+    """Acts like the policy that was evaluated in training, on the same random numbers for the same seed.
+
+    Owned by one thread. `algorithm` is the algorithm's name, `contract` what the checkpoint was trained under.
+    """
+
+    def __init__(self, policy: Policy, contract: Contract) -> None:
+        self.contract = contract
+        self.algorithm = policy.algorithm.name
+        self._policy = policy
+        self._scale = ActionScale(contract)
+        self._generator = np.random.default_rng()
+
+    @classmethod
+    def load(cls, directory: Path | str, *, device: str = "cpu", threads: int | None = None) -> DeployedPolicy:
+        """Read and verify a checkpoint directory; raises CheckpointError that names file and field."""
+        directory = Path(directory)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            checkpoint = load_checkpoint(directory, device=device)
+        except (RuntimeError, AssertionError) as error:  # torch says both of a device that is not there
+            raise CheckpointError(f"{directory}: cannot be loaded on device {device!r}: {error}") from None
+        if checkpoint.contract_text is None:
+            raise CheckpointError(
+                f"{directory / CONTRACT}: is missing, so nothing says which topics the numbers belong to; "
+                "train from a converted dataset to get a checkpoint that can drive a robot"
+            )
+        contract = parse_contract(checkpoint.contract_text, str(directory / CONTRACT))
+        for name, found, expected in (
+            ("observation_dim", checkpoint.config.observation_dim, contract.observation_dim),
+            ("action_dim", checkpoint.config.action_dim, contract.action_dim),
+        ):
+            if found != expected:
+                raise CheckpointError(
+                    f"{directory / 'config.json'}: {name} is {found}, but the contract in it makes it {expected}"
+                )
+        return cls(checkpoint.policy, contract)
+
+    @property
+    def horizon(self) -> int:
+        """Steps of a chunk."""
+        return self._policy.horizon
+
+    def reset(self, seed: int | None) -> None:
+        """Start an episode; the same seed and observations give the same chunks."""
+        self._generator = np.random.default_rng(seed)
+
+    def act(self, observation: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Observation (observation_dim,) float32 in physical units -> chunk (horizon, action_dim) in physical units."""
+        chunk: npt.NDArray[np.float64] = self._scale.physical(
+            self._policy.sample(observation[None], self._generator)[0]
+        )
+        return chunk
+
+    def warm_up(self) -> None:
+        """Act twice on a made-up observation, so that the first real one is not the slow one."""
+        for _ in range(2):
+            self.act(np.zeros(self.contract.observation_dim, dtype=np.float32))
+
+
+def check_contract(checkpoint: Path, trained: Contract, given: Contract, source: str) -> None:
+    """Raise CheckpointError, naming the first field that differs, unless both contracts mean the same.
+
+    Name and description may differ: they say nothing about numbers. So may quality of service and waiting time.
+    """
+    difference = _first_difference(_meaning(trained), _meaning(given), "")
+    if difference is not None:
+        field, was, now = difference
+        raise CheckpointError(
+            f"{checkpoint}: does not fit contract {source}: {field} is {now!r} there, but the checkpoint was trained "
+            f"with {was!r}; use the robot's own checkpoint, or convert and train again"
+        )
+
+
+def _meaning(contract: Contract) -> object:
+    ignored = {"name", "description", "qos", "max_wait"}
+
+    def strip(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: strip(item) for key, item in value.items() if key not in ignored}
+        return [strip(item) for item in value] if isinstance(value, list) else value
+
+    fields = contract.model_dump(mode="json", exclude={"name", "description", "reward", "episodes"})
+    # Features and joints are known by their names, which are not to be ignored as the contract's own name is.
+    fields["observation_order"] = [list(item) for item in zip(contract.observation_names, strict=True)]
+    fields["action_order"] = list(contract.action.names)
+    return strip(fields)
+
+
+def _first_difference(left: object, right: object, path: str) -> tuple[str, object, object] | None:
+    if isinstance(left, dict) and isinstance(right, dict):
+        for key in [*left, *(key for key in right if key not in left)]:
+            found = _first_difference(left.get(key), right.get(key), f"{path}.{key}" if path else str(key))
+            if found is not None:
+                return found
+        return None
+    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
+        for index, (one, other) in enumerate(zip(left, right, strict=True)):
+            found = _first_difference(one, other, f"{path}[{index}]")
+            if found is not None:
+                return found
+        return None
+    return None if left == right else (path, left, right)

@@ -1,0 +1,322 @@
+"""The checkpoint directory: everything that acting needs and everything that training goes on from, checked on the way
+in.
+
+    model.safetensors     the averaged actor and the critics          config.json    algorithm, sizes, schema version
+    stats.safetensors     observation statistics                      contract.yaml  what the numbers mean on the robot
+    training_state/       tensors.safetensors and state.json          MODEL_CARD.md  what this is, for a person
+    manifest.json         sha256 of every other file, versions, step
+
+It is written beside its place and renamed, so a directory under its final name is whole.  Nothing in it can run code:
+no pickle.  The hashes find damage, not malice; who can write a file here can also write its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+import rql_core
+from rql_core.algorithms import AnyAlgorithmConfig, RewardRange, make_algorithm
+from rql_core.data import Statistics
+from rql_core.errors import CheckpointError, ConfigError, DatasetError
+from rql_core.training.policy import Policy
+
+# Raised whenever a reader of the old form could misread the new one.
+SCHEMA_VERSION = 1
+
+MODEL, CONFIG, CONTRACT, STATISTICS = "model.safetensors", "config.json", "contract.yaml", "stats.safetensors"
+MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
+TRAINING_TENSORS, TRAINING_JSON = "training_state/tensors.safetensors", "training_state/state.json"
+POLICY_FILES = (MODEL, CONFIG, STATISTICS)
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+LoadedT = TypeVar("LoadedT")
+
+
+class CheckpointConfig(BaseModel):
+    """config.json: what is needed to build the algorithm again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # The form of this directory.
+    schema_version: int = SCHEMA_VERSION
+    # The algorithm and its settings.
+    algorithm: AnyAlgorithmConfig
+    # Numbers in an observation.
+    observation_dim: int = Field(ge=1)
+    # Numbers in an action.
+    action_dim: int = Field(ge=1)
+    # Steps in a chunk, as in the algorithm's settings.
+    horizon: int = Field(ge=1)
+    # The training data's rewards.
+    reward_minimum: float
+    reward_maximum: float
+    # Whether the training data holds a terminal.
+    can_end: bool
+    # Whether contract.yaml is part of this; without one no robot can be driven.
+    has_contract: bool
+
+    @property
+    def reward_range(self) -> RewardRange:
+        """The training data's rewards."""
+        return RewardRange(self.reward_minimum, self.reward_maximum, self.can_end)
+
+
+class Manifest(BaseModel):
+    """manifest.json: which files belong here, and where they come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # The form of this directory.
+    schema_version: int = SCHEMA_VERSION
+    # Updates made.
+    step: int = Field(ge=0)
+    # When it was written (UTC, ISO 8601).
+    created: str
+    # Versions of python, torch, numpy and rql that wrote it.
+    versions: dict[str, str]
+    # The evaluation at this step, if there was one.
+    metrics: dict[str, float | None]
+    # sha256 of every other file, by its path in the directory.
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What training goes on from: tensors by name, and plain values."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and found whole."""
+
+    directory: Path
+    config: CheckpointConfig
+    manifest: Manifest
+    policy: Policy
+    contract_text: str | None
+
+
+def save_checkpoint(
+    directory: Path,
+    policy: Policy,
+    *,
+    step: int,
+    reward_range: RewardRange,
+    contract_text: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    training_state: TrainingState | None = None,
+) -> None:
+    """Write a checkpoint directory, whole or not at all.  Raises CheckpointError where the place is taken."""
+    if directory.exists():
+        raise CheckpointError(f"{directory}: exists already; choose another place or remove it")
+    algorithm = policy.algorithm
+    config = CheckpointConfig(
+        algorithm=algorithm.config,
+        observation_dim=algorithm.observation_dim,
+        action_dim=algorithm.action_dim,
+        horizon=policy.horizon,
+        reward_minimum=reward_range.minimum,
+        reward_maximum=reward_range.maximum,
+        can_end=reward_range.can_end,
+        has_contract=contract_text is not None,
+    )
+    numbers = {name: float(value) if np.isfinite(value) else None for name, value in (metrics or {}).items()}
+    files: dict[str, bytes] = {
+        MODEL: safetensors.torch.save(algorithm.policy_state()),
+        STATISTICS: safetensors.numpy.save(policy.statistics.to_tensors()),
+        CONFIG: config.model_dump_json(indent=2).encode(),
+        CARD: model_card(config, policy.statistics, step, numbers).encode(),
+    }
+    if contract_text is not None:
+        files[CONTRACT] = contract_text.encode()
+    if training_state is not None:
+        files[TRAINING_TENSORS] = safetensors.torch.save(training_state.tensors)
+        files[TRAINING_JSON] = json.dumps(training_state.values, indent=2).encode()
+    manifest = Manifest(
+        step=step,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        versions={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "rql": rql_core.__version__,
+        },
+        metrics=numbers,
+        files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    )
+    files[MANIFEST] = manifest.model_dump_json(indent=2).encode()
+    partial = directory.with_name(f".{directory.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    for name, content in files.items():
+        _write(partial / name, content)
+    os.rename(partial, directory)
+    _sync_directory(directory.parent)
+
+
+def load_checkpoint(directory: Path, *, device: str | torch.device = "cpu") -> Checkpoint:
+    """Read a checkpoint for acting; verifies every file of it and that its parts fit together.
+
+    Raises CheckpointError, naming the file and the field, where anything is missing, damaged or does not fit.
+    """
+    manifest = verify_files(directory)
+    config = _model(directory / CONFIG, CheckpointConfig)
+    if config.horizon != config.algorithm.horizon:
+        raise CheckpointError(
+            f"{directory / CONFIG}: horizon is {config.horizon}, but algorithm.horizon is {config.algorithm.horizon}"
+        )
+    if config.has_contract != (CONTRACT in manifest.files):
+        state = "missing" if config.has_contract else "there"
+        raise CheckpointError(
+            f"{directory / CONTRACT}: is {state}, but has_contract in config.json is {config.has_contract}"
+        )
+    statistics = _statistics(directory / STATISTICS, config.observation_dim)
+    algorithm = make_algorithm(
+        config.algorithm, config.observation_dim, config.action_dim, config.reward_range, device=device
+    )
+    tensors = _tensors(directory / MODEL)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{directory / MODEL}: the tensor '{name}' holds a number that is not finite")
+    try:
+        algorithm.load_policy_state(tensors)
+    except ConfigError as error:
+        raise CheckpointError(f"{directory / MODEL}: {error}") from error
+    text = (directory / CONTRACT).read_bytes().decode("utf-8") if config.has_contract else None
+    return Checkpoint(directory, config, manifest, Policy(algorithm, statistics), text)
+
+
+def load_training_state(checkpoint: Checkpoint) -> TrainingState:
+    """Read what training goes on from; its tensors are loaded into the checkpoint's algorithm by whoever goes on."""
+    for name in (TRAINING_TENSORS, TRAINING_JSON):
+        if name not in checkpoint.manifest.files:
+            raise CheckpointError(f"{checkpoint.directory / name}: is missing; this checkpoint can act, not train on")
+    values = _read(checkpoint.directory / TRAINING_JSON, lambda path: json.loads(path.read_text(encoding="utf-8")))
+    return TrainingState(_tensors(checkpoint.directory / TRAINING_TENSORS), values)
+
+
+def verify_files(directory: Path) -> Manifest:
+    """Compare every file of a checkpoint with its hash in manifest.json, and return that."""
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory}: is no directory; expected a checkpoint, such as RUN/checkpoint")
+    manifest = _model(directory / MANIFEST, Manifest)
+    for name in POLICY_FILES:
+        if name not in manifest.files:
+            raise CheckpointError(f"{directory / MANIFEST}: files lacks '{name}', which every checkpoint has")
+    for name, expected in manifest.files.items():
+        path = directory / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise CheckpointError(f"{directory / MANIFEST}: files names '{name}', which lies outside the checkpoint")
+        found = _read(path, lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
+        if found != expected:
+            raise CheckpointError(
+                f"{path}: sha256 is {found[:12]}..., but manifest.json says {expected[:12]}...; "
+                "the file was damaged or changed: copy the checkpoint again"
+            )
+    return manifest
+
+
+def model_card(config: CheckpointConfig, statistics: Statistics, step: int, metrics: Mapping[str, float | None]) -> str:
+    """Return the text of MODEL_CARD.md."""
+    contract = (
+        "contract.yaml says which topics these are." if config.has_contract else "none: the numbers have no names."
+    )
+    rows = "\n".join(
+        f"| {name} | {'not finite' if value is None else f'{value:.6g}'} |" for name, value in metrics.items()
+    )
+    settings = json.dumps(config.algorithm.model_dump(), sort_keys=True)
+    return f"""# Policy trained with {config.algorithm.algorithm} ({config.algorithm.form})
+
+- **What it is:** a flow policy that maps {config.observation_dim} observed numbers to a chunk of {config.horizon}
+  actions of {config.action_dim} numbers, trained offline from logs for {step} updates.
+- **Data:** {int(statistics.count)} observations; rewards from {config.reward_minimum:g} to {config.reward_maximum:g};
+  {"with" if config.can_end else "without"} terminals.
+- **Contract:** {contract}
+- **Settings:** `{settings}`
+
+## Evaluation at this step
+{"| metric | value |" + chr(10) + "|---|---|" + chr(10) + rows if rows else "None was made."}
+
+## Intended use
+The robot, the topics and the range of observations that it was trained on, behind a safety filter and with a person
+near. It is not a certified safety function.
+"""
+
+
+def _model(path: Path, kind: type[ModelT]) -> ModelT:
+    document = _read(path, lambda path: json.loads(path.read_text(encoding="utf-8")))
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{path}: schema_version is {version}, but rql {rql_core.__version__} reads up to {SCHEMA_VERSION}: upgrade"
+        )
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise CheckpointError(f"{path}: {field} is {first['input']!r:.80}: {first['msg']}") from error
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    return _read(path, lambda path: safetensors.torch.load(path.read_bytes()))
+
+
+def _statistics(path: Path, observation_dim: int) -> Statistics:
+    try:
+        statistics = Statistics.from_tensors(_read(path, lambda path: safetensors.numpy.load(path.read_bytes())))
+    except DatasetError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if statistics.observation_dim != observation_dim:
+        raise CheckpointError(
+            f"{path}: has {statistics.observation_dim} features, "
+            f"but observation_dim in config.json is {observation_dim}"
+        )
+    return statistics
+
+
+def _read(path: Path, reader: Callable[[Path], LoadedT]) -> LoadedT:
+    try:
+        return reader(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: is missing; copy the checkpoint again, with all of its files") from error
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read as {path.suffix[1:]} ({error}); copy the checkpoint again"
+        ) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

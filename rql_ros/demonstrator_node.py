@@ -1,0 +1,55 @@
+"""The demonstrator: plays the robot through its topics, as a person or a script would, so that there is data.
+
+It is a controller like the policy node: same contract, same topics, same reset, and can be evaluated the same way.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rclpy.node import Node
+
+from rql_core.contract import load_contract
+from rql_core.runtime.runner import PolicyRunner
+from rql_core.sim.actor import DemonstratorActor
+from rql_ros.controller import ChunkPublisher, EpisodeControl, subscribe_observations
+from rql_ros.parameters import declare, require
+from rql_ros.running import run_node
+
+
+class DemonstratorNode(Node):
+    """One command a tick from a scripted demonstrator. Single-threaded."""
+
+    def __init__(self) -> None:
+        super().__init__("demonstrator")
+        world = declare(self, "world", "ur5e_ring", "world to play in", choices=("planar_arm", "ur5e_ring"))
+        contract = load_contract(require(self, "contract", "path of the contract file"))
+        actor = DemonstratorActor(world, contract)
+        self._runner = PolicyRunner(contract, actor)
+        self._control = EpisodeControl(self, lambda: self._runner)
+        seed = int(self.get_parameter("seed").value)
+        self._runner.reset(None if seed < 0 else seed)
+        self._chunks = ChunkPublisher(self, contract)
+        self._subscriptions_kept = subscribe_observations(self, contract, self._observe)
+        self.get_logger().info(f"playing {world} with contract {contract.name!r}, seed {seed}")
+
+    def _observe(self, topic: str, message: Any) -> None:
+        self._runner.push(topic, message, self.get_clock().now().nanoseconds)
+        for chunk in self._runner.poll(None):
+            self._chunks.publish(chunk)
+
+    def close(self) -> None:
+        """Stand still at the end."""
+        chunk = self._runner.safe_chunk()
+        if chunk is not None:
+            self._chunks.publish(chunk)
+
+
+def main() -> int:
+    """Entry point of `ros2 run rql_ros demonstrator_node`."""
+    return run_node(DemonstratorNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The evaluator: episodes in the bridge, over ROS, with whatever controller is running, and what came of them.
+
+For each episode: pause the bridge, give it the seed and reset it, give the controller the same seed and the time from
+which observations count, and let go. The bridge judges. Controller and world get the episode's seed, so the same
+checkpoint gives the same successes as `rql evaluate` does in process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import Executor
+from rclpy.node import Node
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import SetBool, Trigger
+
+from rql_core.contract import TickAssembler, load_contract
+from rql_core.errors import RqlError
+from rql_core.evaluation.results import EpisodeRecord, Evaluation, write_evaluation
+from rql_core.progress import progress_bar
+from rql_ros.controller import subscribe_observations
+from rql_ros.parameters import declare, require
+from rql_ros.running import StopSignal, make_executor, spin_until
+
+LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class EvaluationError(RqlError):
+    """The evaluation cannot go on: a node or an answer is missing."""
+
+
+class EvaluatorNode(Node):
+    """Asks the bridge and the controller, and keeps what they answer. Single-threaded."""
+
+    def __init__(self) -> None:
+        super().__init__("evaluator")
+        contract = load_contract(require(self, "contract", "path of the contract file"))
+        self.output = Path(require(self, "output", "path of the JSON file that results are written to"))
+        self.controller = declare(self, "controller", "policy_node", "node that drives the robot")
+        self.episodes = declare(self, "episodes", 50, "number of episodes", bounds=(1, 10**6))
+        self.first_seed = declare(
+            self, "first_seed", 0, "seed of the first episode; then counted up", bounds=(0, 10**9)
+        )
+        self.timeout = declare(self, "timeout", 60.0, "s; longest wait for an answer or an episode", bounds=(0.1, 1e5))
+        feature = declare(self, "record_feature", "tool_position", "feature whose path is kept; empty: none")
+        bridge = declare(self, "bridge", "mujoco_bridge", "node of the simulated robot")
+        self._pause = self.create_client(SetBool, f"{bridge}/pause")
+        self._reset_bridge = self.create_client(Trigger, f"{bridge}/reset")
+        self._set_bridge = self.create_client(SetParameters, f"{bridge}/set_parameters")
+        self._reset_controller = self.create_client(Trigger, f"{self.controller}/reset")
+        self._set_controller = self.create_client(SetParameters, f"{self.controller}/set_parameters")
+        self.create_subscription(DiagnosticArray, f"{bridge}/result", self._receive, LATCHED)
+        self._result: dict[str, Any] = {}
+        self._path: list[list[float]] = []
+        self._assembler = TickAssembler(contract)
+        self._slice = contract.feature_slice(feature) if feature else None
+        if self._slice is not None:
+            self._observing = subscribe_observations(self, contract, self._observe)
+
+    def run_episode(self, executor: Executor, stop: StopSignal, seed: int) -> EpisodeRecord:
+        """One episode with `seed`; raises EvaluationError when an answer does not come in time."""
+        self._call(executor, stop, self._pause, SetBool.Request(data=True))
+        self._call(executor, stop, self._set_bridge, _integers(seed=seed))
+        answer = json.loads(self._call(executor, stop, self._reset_bridge, Trigger.Request()).message)
+        self._call(executor, stop, self._set_controller, _integers(seed=seed, episode_start_ns=answer["stamp_ns"]))
+        ready = self._call(executor, stop, self._reset_controller, Trigger.Request())
+        if not ready.success:
+            raise EvaluationError(f"controller {self.controller!r} is not ready: {ready.message}")
+        self._assembler.reset(answer["stamp_ns"])
+        self._path = []
+        self._call(executor, stop, self._pause, SetBool.Request(data=False))
+        deadline = monotonic() + self.timeout
+        spin_until(
+            executor,
+            lambda: self._result.get("episode") == answer["episode"] or stop.received or monotonic() > deadline,
+        )
+        if self._result.get("episode") != answer["episode"]:
+            raise EvaluationError(
+                f"episode with seed {seed} did not end within {self.timeout:g} s; is controller {self.controller!r} "
+                "active, and does it publish on the contract's action topic?"
+            )
+        return EpisodeRecord(
+            seed=seed,
+            steps=self._result["steps"],
+            total_reward=self._result["return"],
+            success=self._result["success"],
+            path=self._path,
+        )
+
+    def _call(self, executor: Executor, stop: StopSignal, client: Any, request: Any) -> Any:
+        deadline = monotonic() + self.timeout
+        while not client.service_is_ready():
+            executor.spin_once(timeout_sec=0.02)
+            if stop.received or monotonic() > deadline:
+                raise EvaluationError(f"service {client.srv_name} is not there; is its node running?")
+        future = client.call_async(request)
+        spin_until(executor, lambda: future.done() or stop.received or monotonic() > deadline)
+        if not future.done():
+            raise EvaluationError(f"service {client.srv_name} did not answer within {self.timeout:g} s")
+        return future.result()
+
+    def _receive(self, message: DiagnosticArray) -> None:
+        self._result = {value.key: json.loads(value.value) for value in message.status[0].values}
+
+    def _observe(self, topic: str, message: Any) -> None:
+        self._assembler.push(topic, message, self.get_clock().now().nanoseconds)
+        for tick in self._assembler.take(None):
+            if tick.observation is not None:
+                self._path.append([round(float(value), 4) for value in tick.observation[self._slice]])
+
+
+def _integers(**values: int) -> SetParameters.Request:
+    return SetParameters.Request(
+        parameters=[
+            Parameter(name=name, value=ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=value))
+            for name, value in values.items()
+        ]
+    )
+
+
+def main() -> int:
+    """Entry point of `ros2 run rql_ros evaluator_node`."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    stop = StopSignal()
+    executor = make_executor()
+    node = None
+    try:
+        node = EvaluatorNode()
+        executor.add_node(node)
+        records = []
+        seeds = range(node.first_seed, node.first_seed + node.episodes)
+        for seed in progress_bar(seeds, desc=f"evaluating {node.controller}", unit="episode", file=sys.stdout):
+            if stop.received:
+                raise EvaluationError(f"stopped after {len(records)} of {node.episodes} episodes; nothing was written")
+            records.append(node.run_episode(executor, stop, seed))
+        evaluation = Evaluation(controller=node.controller, over="ros", records=records)
+        write_evaluation(evaluation, node.output)
+        print(evaluation.summary(), flush=True)
+        return 0
+    except RqlError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    finally:
+        if node is not None:
+            executor.remove_node(node)
+            node.destroy_node()
+        executor.shutdown()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The recorder: the contract's topics, as they are on the wire, into rosbag2.
+
+Messages are never decoded: the serialised bytes go to the bag with the time of their arrival by the node's clock
+(simulated time under use_sim_time, as `ros2 bag record --use-sim-time` has it); header stamps stay as they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from rclpy.node import Node
+from std_srvs.srv import SetBool
+
+from rql_core.bags.writer import BagWriter
+from rql_core.contract import load_contract
+from rql_core.contract.schema import MarkerBoundary, Qos
+from rql_core.errors import BagError
+from rql_ros.messages import message_class, qos_profile
+from rql_ros.parameters import declare, require
+from rql_ros.running import run_node
+
+
+class RecorderNode(Node):
+    """Records from the start unless `autostart` is false; `~/record` (SetBool) starts and stops. Single-threaded."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder")
+        contract = load_contract(require(self, "contract", "path of the contract file"))
+        self._directory = Path(require(self, "output", "directory that bags are written into"))
+        self._prefix = declare(self, "prefix", "run", "bags are called PREFIX_0001, PREFIX_0002, ...")
+        self._storage = declare(self, "storage", "mcap", "file format", choices=("mcap", "sqlite3"))
+        self._episodes_per_bag = declare(
+            self, "episodes_per_bag", 0, "start a new bag after this many episode markers; 0: never", bounds=(0, 10**6)
+        )
+        autostart = declare(self, "autostart", True, "record from the start")
+        boundary = contract.episodes.boundary
+        self._marker = boundary.topic if isinstance(boundary, MarkerBoundary) else None
+        self._topics: dict[str, tuple[str, Qos]] = {
+            spec.topic: (spec.type, spec.qos) for spec in contract.observation.topics
+        }
+        self._topics[contract.action.topic] = (contract.action.type, contract.action.qos)
+        if isinstance(boundary, MarkerBoundary):
+            self._topics[boundary.topic] = (boundary.type, boundary.qos)
+        self._bag: BagWriter | None = None
+        self._messages = 0
+        self._episodes = 0
+        self.exit_code: int | None = None
+        if autostart:
+            self._start()
+        for topic, (type_name, qos) in self._topics.items():
+            self.create_subscription(
+                message_class(type_name), topic, partial(self._write, topic), qos_profile(qos), raw=True
+            )
+        self.create_service(SetBool, "~/record", self._record)
+
+    def _start(self) -> None:
+        number = 1
+        while (path := self._directory / f"{self._prefix}_{number:04d}").exists():
+            number += 1
+        self._bag = BagWriter(path, storage=self._storage)
+        for topic, (type_name, qos) in self._topics.items():
+            self._bag.add_topic(topic, type_name, qos)
+        self._messages = 0
+        self._episodes = 0
+        self.get_logger().info(f"recording {len(self._topics)} topics into {path}")
+
+    def _stop(self) -> None:
+        bag, self._bag = self._bag, None
+        if bag is not None:
+            bag.close()
+            self.get_logger().info(f"closed {bag.path} with {self._messages} messages, {self._episodes} episodes")
+
+    def _write(self, topic: str, data: bytes) -> None:
+        if self._bag is None:
+            return
+        try:
+            if topic == self._marker:
+                if self._episodes_per_bag and self._episodes >= self._episodes_per_bag:
+                    self._stop()
+                    self._start()
+                self._episodes += 1
+            self._bag.write(topic, self.get_clock().now().nanoseconds, data)
+        except (BagError, OSError) as error:
+            self._bag = None  # what was written before stays readable
+            self.exit_code = 1
+            self.get_logger().fatal(f"recording stopped: {error}")
+            return
+        self._messages += 1
+
+    def _record(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        response.success = True
+        if request.data and self._bag is None:
+            self._start()
+        elif not request.data:
+            self._stop()
+        response.message = f"recording into {self._bag.path}" if self._bag else "not recording"
+        return response
+
+    def close(self) -> None:
+        """Finish the bag."""
+        self._stop()
+
+
+def main() -> int:
+    """Entry point of `ros2 run rql_ros recorder_node`."""
+    return run_node(RecorderNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
