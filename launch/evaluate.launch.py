@@ -6,7 +6,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from rql_ros.launching import argument, contract_path, watched
+from rql_ros.launching import argument, contract_path, ends_launch
 
 
 def nodes(context: LaunchContext) -> list:
@@ -26,6 +26,7 @@ def nodes(context: LaunchContext) -> list:
                 "execute_steps": replan_every,
             }
         ],
+        on_exit=ends_launch(),
         **common,
     )
     policy = Node(
@@ -40,6 +41,7 @@ def nodes(context: LaunchContext) -> list:
                 "use_sim_time": True,
             }
         ],
+        on_exit=ends_launch(),
         **common,
     )
     evaluator = Node(
@@ -53,9 +55,10 @@ def nodes(context: LaunchContext) -> list:
                 "first_seed": ParameterValue(LaunchConfiguration("first_seed"), value_type=int),
             }
         ],
+        on_exit=ends_launch(may_end=True),
         **common,
     )
-    return watched(bridge, policy, evaluator, ends=evaluator)
+    return [bridge, policy, evaluator]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -6,7 +6,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from rql_ros.launching import argument, contract_path, parameters_file, watched
+from rql_ros.launching import argument, contract_path, ends_launch, parameters_file
 
 
 def nodes(context: LaunchContext) -> list:
@@ -18,6 +18,7 @@ def nodes(context: LaunchContext) -> list:
         namespace=LaunchConfiguration("namespace"),
         output="screen",
         emulate_tty=True,
+        on_exit=ends_launch(),
         parameters=[
             LaunchConfiguration("params_file"),
             {
@@ -28,7 +29,7 @@ def nodes(context: LaunchContext) -> list:
             },
         ],
     )
-    return watched(policy)
+    return [policy]
 
 
 def generate_launch_description() -> LaunchDescription:

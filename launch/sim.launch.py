@@ -6,7 +6,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from rql_ros.launching import argument, contract_path, parameters_file, watched
+from rql_ros.launching import argument, contract_path, ends_launch, parameters_file
 
 
 def nodes(context: LaunchContext) -> list:
@@ -18,6 +18,7 @@ def nodes(context: LaunchContext) -> list:
         name="mujoco_bridge",
         output="screen",
         emulate_tty=True,
+        on_exit=ends_launch(),
         parameters=[
             LaunchConfiguration("params_file"),
             {
@@ -39,6 +40,7 @@ def nodes(context: LaunchContext) -> list:
                 name="demonstrator",
                 output="screen",
                 emulate_tty=True,
+                on_exit=ends_launch(),
                 parameters=[
                     {
                         "contract": ParameterValue(contract_path(context), value_type=str),
@@ -49,7 +51,7 @@ def nodes(context: LaunchContext) -> list:
                 ],
             )
         )
-    return watched(*started)
+    return started
 
 
 def generate_launch_description() -> LaunchDescription:

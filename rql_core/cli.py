@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg
 
-from rql_core.errors import RqlError
+from rql_core.errors import ConfigError, RqlError
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ class Train:
         from rql_core.training.config_file import load_train_config
 
         if self.threads is not None:
+            if self.threads < 1:
+                raise ConfigError(f"threads is {self.threads}, expected at least 1")
             torch.set_num_threads(self.threads)
         overrides = {"updates": self.updates, "seed": self.seed, "device": self.device}
         config = load_train_config(config_file("train", self.config), overrides)
@@ -115,6 +117,7 @@ class Evaluate:
     """Run episodes with a checkpoint in a simulated world, in this process, without ROS.
 
     Gives the same successes for the same seeds as the evaluator node does over ROS in lockstep.
+
     Example: rql evaluate runs/rql/checkpoint --world ur5e_ring --episodes 50
     """
 
@@ -134,10 +137,11 @@ class Evaluate:
     def run(self) -> None:
         """Evaluate, print one line, write the file."""
         from rql_core.evaluation.results import write_evaluation
-        from rql_core.evaluation.rollout import contract_session, evaluate
+        from rql_core.evaluation.rollout import check_episodes, contract_session, evaluate
         from rql_core.progress import progress_bar
         from rql_core.runtime.policy import DeployedPolicy
 
+        check_episodes(self.episodes, self.first_seed)
         policy = DeployedPolicy.load(self.checkpoint, threads=1)
         session = contract_session(policy.contract, self.world, execute_steps=self.replan_every)
         seeds = progress_bar(range(self.first_seed, self.first_seed + self.episodes), unit="episode", desc="evaluating")
@@ -147,7 +151,7 @@ class Evaluate:
             seeds,
             controller=policy.algorithm,
             replan_every=self.replan_every,
-            feature="tool_position",
+            feature=policy.contract.reward.success.feature,
         )
         print(result.summary())
         if self.out is not None:

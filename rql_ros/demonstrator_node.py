@@ -21,8 +21,9 @@ from rql_ros.running import run_node
 class DemonstratorNode(Node):
     """One command a tick from a scripted demonstrator. Single-threaded."""
 
-    def __init__(self) -> None:
-        super().__init__("demonstrator")
+    def __init__(self, **options: Any) -> None:
+        """`options` go to rclpy's Node, such as `parameter_overrides`."""
+        super().__init__("demonstrator", **options)
         world = declare(self, "world", "ur5e_ring", "world to play in", choices=("planar_arm", "ur5e_ring"))
         contract = load_contract(require(self, "contract", "path of the contract file"))
         actor = DemonstratorActor(world, contract)

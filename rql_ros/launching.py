@@ -6,16 +6,12 @@ status 0. Imported by launch files only: it needs `launch` and `launch_ros`.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
-from launch.event_handlers import OnProcessExit
-from launch.events import Shutdown
+from launch.actions import DeclareLaunchArgument, Shutdown
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
 
 from rql_core.resources import config_file
 
@@ -36,29 +32,18 @@ def parameters_file(name: str) -> str:
     return str(config_file("", name))
 
 
-def watched(*nodes: Node, ends: Node | None = None) -> list[Any]:
-    """The nodes, each with a handler that ends the launch when it exits.
+def ends_launch(may_end: bool = False) -> Any:
+    """For a Node's `on_exit`: the launch ends when the node does, and `ros2 launch` then returns 1.
 
-    The launch fails (`ros2 launch` returns 1) when a node exits with another status than 0, or exits at all while it
-    should not; the node `ends` may end the launch well.
+    `may_end`: a node that exits with status 0 has done its work, and the launch ends well.
     """
-    actions: list[Any] = []
-    for node in nodes:
-        actions += [node, RegisterEventHandler(OnProcessExit(target_action=node, on_exit=_on_exit(node is ends)))]
-    return actions
 
-
-def _on_exit(may_end: bool) -> Any:
-    def handle(event: ProcessExited, context: LaunchContext) -> list[Any]:
+    def handle(event: ProcessExited, context: LaunchContext) -> list[Any] | None:
         if context.is_shutdown:
-            return []
-        name = Path(event.cmd[0]).name
+            return None
         if event.returncode == 0 and may_end:
-            return [EmitEvent(event=Shutdown(reason=f"{name} is done"))]
-        return [OpaqueFunction(function=_fail, args=[f"{name} exited with status {event.returncode}"])]
+            return [Shutdown(reason=f"{event.process_name} is done")]
+        # An exception is the only thing that makes `ros2 launch` return another status than 0.
+        raise RuntimeError(f"{event.process_name} ended with status {event.returncode}")
 
     return handle
-
-
-def _fail(context: LaunchContext, reason: str) -> None:
-    raise RuntimeError(reason)

@@ -42,8 +42,9 @@ FIRST_TICK_RETRY_S = 0.5
 class MujocoBridgeNode(Node):
     """Drives one ArmEnv. Single-threaded: every callback runs in the executor's thread."""
 
-    def __init__(self) -> None:
-        super().__init__("mujoco_bridge")
+    def __init__(self, **options: Any) -> None:
+        """`options` go to rclpy's Node, such as `parameter_overrides`."""
+        super().__init__("mujoco_bridge", **options)
         world = declare(self, "world", "ur5e_ring", "simulated world", choices=("planar_arm", "ur5e_ring"))
         contract = load_contract(require(self, "contract", "path of the contract file"))
         self._lockstep = declare(self, "mode", "realtime", "pacing", choices=("realtime", "lockstep")) == "lockstep"

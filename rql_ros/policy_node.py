@@ -33,8 +33,9 @@ LEVELS = {"ok": DiagnosticStatus.OK, "warn": DiagnosticStatus.WARN, "error": Dia
 class PolicyNode(LifecycleNode):
     """A lifecycle node with `autostart`. Single-threaded: inference runs in the callback of the completing message."""
 
-    def __init__(self) -> None:
-        super().__init__("policy_node")
+    def __init__(self, **options: Any) -> None:
+        """`options` go to rclpy's Node, such as `parameter_overrides`."""
+        super().__init__("policy_node", **options)
         require(self, "checkpoint", "path of a checkpoint directory")
         declare(self, "contract", "", "contract file of this robot, which the checkpoint must fit; empty: its own")
         declare(self, "replan_every", 0, "steps between plans; 0: the whole chunk", bounds=(0, 10_000))
@@ -88,8 +89,6 @@ class PolicyNode(LifecycleNode):
             self._runner = None
             return TransitionCallbackReturn.FAILURE
         contract = policy.contract
-        seed = int(self.get_parameter("seed").value)
-        self._runner.reset(None if seed < 0 else seed)
         self._chunks = ChunkPublisher(self, contract)
         self._observing = subscribe_observations(self, contract, self._observe)
         self.get_logger().info(
@@ -101,7 +100,7 @@ class PolicyNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start with what is observed from now on."""
         assert self._runner is not None
-        self._runner.reset()
+        self._runner.reset(self._seed())
         self._active = True
         if not self._lockstep:
             # By the ROS clock: under use_sim_time nothing grows old while the simulation stands.
@@ -127,6 +126,10 @@ class PolicyNode(LifecycleNode):
     def close(self) -> None:
         """The end of the process: the safe command goes out last."""
         self._stop()
+
+    def _seed(self) -> int | None:
+        seed = int(self.get_parameter("seed").value)
+        return None if seed < 0 else seed
 
     def _observe(self, topic: str, message: Any) -> None:
         if self._active and self._runner is not None:
@@ -161,7 +164,7 @@ class PolicyNode(LifecycleNode):
 
     def _clock_jumped(self, jump: TimeJump) -> None:
         if self._runner is not None and jump.delta.nanoseconds < 0:
-            self._runner.reset()
+            self._runner.reset(self._seed())
             self.get_logger().warning(f"clock went back by {-jump.delta.nanoseconds / 1e9:.3f} s: started anew")
 
     def _rearm(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_srvs.srv import SetBool
 
@@ -25,8 +27,9 @@ from rql_ros.running import run_node
 class RecorderNode(Node):
     """Records from the start unless `autostart` is false; `~/record` (SetBool) starts and stops. Single-threaded."""
 
-    def __init__(self) -> None:
-        super().__init__("recorder")
+    def __init__(self, **options: Any) -> None:
+        """`options` go to rclpy's Node, such as `parameter_overrides`."""
+        super().__init__("recorder", **options)
         contract = load_contract(require(self, "contract", "path of the contract file"))
         self._directory = Path(require(self, "output", "directory that bags are written into"))
         self._prefix = declare(self, "prefix", "run", "bags are called PREFIX_0001, PREFIX_0002, ...")
@@ -54,6 +57,8 @@ class RecorderNode(Node):
                 message_class(type_name), topic, partial(self._write, topic), qos_profile(qos), raw=True
             )
         self.create_service(SetBool, "~/record", self._record)
+        # What was received is on disk within a second even when nothing more comes.
+        self.create_timer(1.0, self._flush, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _start(self) -> None:
         number = 1
@@ -83,11 +88,21 @@ class RecorderNode(Node):
                 self._episodes += 1
             self._bag.write(topic, self.get_clock().now().nanoseconds, data)
         except (BagError, OSError) as error:
-            self._bag = None  # what was written before stays readable
-            self.exit_code = 1
-            self.get_logger().fatal(f"recording stopped: {error}")
+            self._fail(error)
             return
         self._messages += 1
+
+    def _flush(self) -> None:
+        try:
+            if self._bag is not None:
+                self._bag.flush()
+        except (BagError, OSError) as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._bag = None  # what was written before stays readable
+        self.exit_code = 1
+        self.get_logger().fatal(f"recording stopped: {error}")
 
     def _record(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         response.success = True

@@ -30,7 +30,7 @@ from rql_core.contract.schema import Contract
 class Episode:
     """An episode of T steps in physical units.
 
-    `observations` (T + 1, observation_dim), `actions` (T, action_dim), `rewards` and `masks` (T,), all float32.
+    `observations` (T + 1, observation_dim), `rewards` and `masks` (T,) are float32, `actions` (T, action_dim) float64.
     `terminal`: it ends because the task was solved. `start_ns`, `end_ns`: times of the first and last observation.
     `cut`: why it ends there.
     """
@@ -216,7 +216,7 @@ class EpisodeCutter:
         self._done.append(
             Episode(
                 observations=stacked,
-                actions=np.stack(actions[:steps]).astype(np.float32),
+                actions=np.stack(actions[:steps]),
                 rewards=rewards,
                 masks=masks,
                 terminal=terminal,

@@ -88,12 +88,12 @@ class DatasetWriter:
         except OSError as error:
             raise DatasetError(f"{self.path}: cannot be made: {error.strerror}") from None
         features = self._contract.action.features
-        lower = np.array([feature.lower for feature in features], dtype=np.float32)
-        upper = np.array([feature.upper for feature in features], dtype=np.float32)
+        lower = np.array([feature.lower for feature in features], dtype=np.float64)
+        upper = np.array([feature.upper for feature in features], dtype=np.float64)
         self._storage = MinariStorage.new(
             self._partial / "data",
             observation_space=Box(-np.inf, np.inf, (self._contract.observation_dim,), np.float32),
-            action_space=Box(lower, upper, dtype=np.float32),
+            action_space=Box(lower, upper, dtype=np.float64),
             data_format="hdf5",
         )
         self._buffers: list[Any] = []
@@ -283,8 +283,10 @@ def _read(path: Path, contract: Contract) -> Trajectories:
 def _check(where: str, name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
     if array.shape != shape or shape[0] == 0:
         raise DatasetError(f"{where}: {name} has shape {array.shape}, expected {shape} by the contract")
-    if array.dtype != np.float32:
-        raise DatasetError(f"{where}: {name} is {array.dtype}, expected float32")
+    # Commands keep the precision they had on the wire: what a policy gave out normalises back to the same bits.
+    expected = np.float64 if name == "actions" else np.float32
+    if array.dtype != expected:
+        raise DatasetError(f"{where}: {name} is {array.dtype}, expected {np.dtype(expected)}")
     if not np.isfinite(array).all():
         row = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise DatasetError(f"{where}: {name}{list(row)} is {array[row]}, expected a finite number")

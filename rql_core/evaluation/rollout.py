@@ -8,7 +8,7 @@ from typing import Any
 
 from rql_core.contract import Contract, TickAssembler
 from rql_core.contract.time import ns_to_stamp
-from rql_core.errors import SimulationError
+from rql_core.errors import ConfigError, SimulationError
 from rql_core.evaluation.results import EpisodeRecord, Evaluation
 from rql_core.runtime.policy import DeployedPolicy
 from rql_core.runtime.runner import Actor, PolicyRunner
@@ -113,8 +113,20 @@ def evaluate(
     return Evaluation(controller, "in_process", [rollout.run_episode(seed) for seed in seeds])
 
 
+def check_episodes(episodes: int, first_seed: int = 0) -> None:
+    """Raise ConfigError unless there is an episode to run and seeds are what Gymnasium takes."""
+    if episodes < 1:
+        raise ConfigError(f"episodes is {episodes}, expected at least 1")
+    if first_seed < 0:
+        raise ConfigError(f"first_seed is {first_seed}, expected 0 or more")
+
+
 def training_evaluation(contract: Contract, world: str, episodes: int) -> Callable[[Policy], dict[str, float]]:
-    """What the trainer calls every now and then: success rate and mean steps of a policy in a simulated world."""
+    """What the trainer calls every now and then: success rate and mean steps of a policy in a simulated world.
+
+    Raises ConfigError where there are no episodes to run.
+    """
+    check_episodes(episodes)
     session = contract_session(contract, world)
 
     def evaluate_policy(policy: Policy) -> dict[str, float]:

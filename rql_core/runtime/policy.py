@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from rql_core.contract import ActionScale, Contract, parse_contract
-from rql_core.errors import CheckpointError
+from rql_core.errors import CheckpointError, ContractError
 from rql_core.training.checkpoint import CONTRACT, load_checkpoint
 from rql_core.training.policy import Policy
 
@@ -36,13 +36,17 @@ class DeployedPolicy:
         try:
             checkpoint = load_checkpoint(directory, device=device)
         except (RuntimeError, AssertionError) as error:  # torch says both of a device that is not there
-            raise CheckpointError(f"{directory}: cannot be loaded on device {device!r}: {error}") from None
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{directory}: cannot be loaded on device {device!r}: {reason}") from None
         if checkpoint.contract_text is None:
             raise CheckpointError(
                 f"{directory / CONTRACT}: is missing, so nothing says which topics the numbers belong to; "
                 "train from a converted dataset to get a checkpoint that can drive a robot"
             )
-        contract = parse_contract(checkpoint.contract_text, str(directory / CONTRACT))
+        try:
+            contract = parse_contract(checkpoint.contract_text, str(directory / CONTRACT))
+        except ContractError as error:
+            raise CheckpointError(str(error)) from None
         for name, found, expected in (
             ("observation_dim", checkpoint.config.observation_dim, contract.observation_dim),
             ("action_dim", checkpoint.config.action_dim, contract.action_dim),
@@ -64,15 +68,19 @@ class DeployedPolicy:
 
     def act(self, observation: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Observation (observation_dim,) float32 in physical units -> chunk (horizon, action_dim) in physical units."""
-        chunk: npt.NDArray[np.float64] = self._scale.physical(
-            self._policy.sample(observation[None], self._generator)[0]
-        )
-        return chunk
+        return self._act(observation, self._generator)
 
     def warm_up(self) -> None:
-        """Act twice on a made-up observation, so that the first real one is not the slow one."""
+        """Act twice on a made-up observation, so that the first real one is not the slow one.
+
+        Takes none of the episode's random numbers.
+        """
         for _ in range(2):
-            self.act(np.zeros(self.contract.observation_dim, dtype=np.float32))
+            self._act(np.zeros(self.contract.observation_dim, dtype=np.float32), np.random.default_rng(0))
+
+    def _act(self, observation: npt.NDArray[np.float32], generator: np.random.Generator) -> npt.NDArray[np.float64]:
+        chunk: npt.NDArray[np.float64] = self._scale.physical(self._policy.sample(observation[None], generator)[0])
+        return chunk
 
 
 def check_contract(checkpoint: Path, trained: Contract, given: Contract, source: str) -> None:

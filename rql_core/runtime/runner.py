@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rql_core.contract import ActionChunk, Contract, Tick, TickAssembler
+from rql_core.contract.time import tick_time
 from rql_core.errors import ConfigError, ContractError
 from rql_core.runtime.safety import SafetyFilter
 
@@ -64,7 +65,7 @@ class PolicyRunner:
         self._planned: int | None = None
         self._previous: int | None = None
         self._holding: tuple[str, ...] | None = None
-        self._last_tick_ns: int | None = None
+        self._last_index: int | None = None
         self._inference_ms: list[float] = []
 
     def reset(self, seed: int | None = None, start_ns: int | None = None) -> None:
@@ -91,11 +92,11 @@ class PolicyRunner:
     def safe_chunk(self) -> ActionChunk | None:
         """The safe command as a chunk of one step, to be said last; None before the first observation.
 
-        It is stamped one period after the last observation, so that it follows whatever was commanded then.
+        It is stamped with the tick after the last observation, so that it follows whatever was commanded then.
         """
-        if self._last_tick_ns is None:
+        if self._last_index is None:
             return None
-        return self._safe_chunk_at(self._last_tick_ns + self.contract.period_ns)
+        return self._safe_chunk_at(tick_time(self._last_index + 1, self.contract.rate_fraction))
 
     def _safe_chunk_at(self, stamp_ns: int) -> ActionChunk | None:
         command = self.filter.safe_command()
@@ -113,7 +114,7 @@ class PolicyRunner:
         if self._previous is not None and tick.index <= self._previous:
             self._planned = None  # the clock was set back: plans of the time before mean nothing now
         self._previous = tick.index
-        self._last_tick_ns = tick.stamp_ns
+        self._last_index = tick.index
         self.counts["observations"] += 1
         if self._planned is not None and tick.index < self._planned + self._replan_every:
             return None

@@ -18,7 +18,7 @@ from rql_core.errors import SimulationError
 from rql_core.sim.arm_env import ArmEnv, ArmSample
 
 # ROS takes time zero for "not set": simulated time starts after it. Between episodes the clock moves on by the same
-# second, so that no chunk of one episode can reach into the next.
+# second, so that whoever records or watches sees where one ends.
 GAP_NS = NANOSECONDS
 
 
@@ -55,7 +55,8 @@ class Session:
     """Runs an ArmEnv step by step.
 
     `execute_steps`: how many steps of a chunk are used before lockstep waits for the next one (0: all of them).
-    `counts["starved"]`: steps without an action in force, for which the hold command stood in.
+    `counts["starved"]`: steps without an action in force, for which the contract's hold command stood in: zeros, or the
+    last action of the episode. `counts["stale"]`: chunks of an episode that is over, which are not used.
     """
 
     def __init__(self, env: ArmEnv, contract: Contract, *, start: str = "task", execute_steps: int = 0) -> None:
@@ -69,6 +70,10 @@ class Session:
                 f"contract {contract.name!r} commands {', '.join(contract.action.names)}, "
                 f"but the world has the joints {', '.join(env.joint_names)}"
             )
+        if contract.action.command != "velocities":
+            raise SimulationError(
+                f"contract {contract.name!r} commands {contract.action.command}, but the world takes velocities"
+            )
         self.env = env
         self.contract = contract
         self.counts: Counter[str] = Counter()
@@ -80,6 +85,8 @@ class Session:
         self._episode = 0
         self._seed: int | None = None
         self._total_reward = 0.0
+        self._begun_ns = 0
+        self._last = np.zeros(contract.action_dim)
 
     @property
     def stamp_ns(self) -> int:
@@ -94,13 +101,18 @@ class Session:
         self._episode += 1
         self._seed = seed
         self._total_reward = 0.0
+        self._begun_ns = self.stamp_ns
+        self._last = np.zeros(self.contract.action_dim)
         self.frame = Frame(
             self.stamp_ns, self.env.sample(), self._episode, 0, 0.0, self.env.success, terminated=False, truncated=False
         )
         return self.frame
 
     def command(self, chunk: ActionChunk) -> None:
-        """Take a chunk from the controller."""
+        """Take a chunk from the controller; one that answers an earlier episode is counted and not used."""
+        if chunk.stamp_ns < self._begun_ns:
+            self.counts["stale"] += 1
+            return
         self._schedule.add(chunk)
 
     def can_step(self) -> bool:
@@ -120,7 +132,8 @@ class Session:
         action = self._schedule.action_at(self.stamp_ns)
         if action is None:
             self.counts["starved"] += 1
-            action = np.zeros(self.contract.action_dim)
+            action = self._last if self.contract.action.hold == "last" else np.zeros(self.contract.action_dim)
+        self._last = action
         _, reward, terminated, truncated, info = self.env.step(action)
         self._tick += 1
         self._schedule.forget_before(self.stamp_ns)

@@ -13,7 +13,7 @@ REWARDS = RewardRange(-1.0, 0.0, can_end=True)
 
 
 def make_rql(*, dtype: torch.dtype = torch.float64, rewards: RewardRange = REWARDS, **settings: Any) -> RQL:
-    """Return RQL with small networks whose averages differ from what they follow, and whose LayerNorms are not trivial."""
+    """Return RQL with small networks whose averages differ from what they follow, and LayerNorms that do something."""
     values = {"horizon": 3, "flow_steps": 4, "actor_hidden": (9, 7), "critic_hidden": (8, 6), "critics": 3} | settings
     algorithm = make_algorithm(RQLConfig(**values), OBSERVATION_DIM, ACTION_DIM, rewards, seed=1, dtype=dtype)
     assert isinstance(algorithm, RQL)

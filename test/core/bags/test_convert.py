@@ -32,7 +32,7 @@ def run(
 
 
 def normalised(recording: synthetic.Recording) -> np.ndarray:
-    return ActionScale(recording.contract).normalise(recording.actions.astype(np.float32))
+    return ActionScale(recording.contract).normalise(recording.actions)
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -59,8 +59,8 @@ def test_minari_loads_the_dataset_with_physical_actions_contract_and_sources(
     assert (dataset.total_episodes, dataset.total_steps) == (2, 28)
     first, second = dataset
     assert first.observations.shape == (12, 7)
-    assert first.observations.dtype == first.actions.dtype == first.rewards.dtype == np.float32
-    np.testing.assert_array_equal(first.actions, recording.actions[:11].astype(np.float32))
+    assert first.observations.dtype == first.rewards.dtype == np.float32
+    np.testing.assert_array_equal(first.actions, recording.actions[:11])
     np.testing.assert_array_equal(second.observations, recording.observations[12:])
     assert first.truncations.tolist() == [False] * 10 + [True]
     assert not first.terminations.any()

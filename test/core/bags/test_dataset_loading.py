@@ -17,7 +17,7 @@ def episode(steps: int, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {
         "observations": rng.normal(size=(steps + 1, 7)).astype(np.float32),
-        "actions": rng.uniform(-2, 2, (steps, 2)).astype(np.float32),
+        "actions": rng.uniform(-2, 2, (steps, 2)),
         "rewards": -np.ones(steps, dtype=np.float32),
         "masks": np.ones(steps, dtype=np.float32),
     }
@@ -65,8 +65,8 @@ def test_the_writer_refuses_wrong_shapes_types_and_numbers(tmp_path: Path, field
     with DatasetWriter(tmp_path / "arm-v0", synthetic.CONTRACT) as writer:
         for wrong in (
             lambda a: a[:-1] if field != "actions" else a[:, :-1],
-            lambda a: a.astype(np.float64),
-            lambda a: np.where(np.arange(len(a)).reshape(-1, *[1] * (a.ndim - 1)) == 1, np.nan, a).astype(np.float32),
+            lambda a: a.astype(np.float32 if field == "actions" else np.float64),
+            lambda a: np.where(np.arange(len(a)).reshape(-1, *[1] * (a.ndim - 1)) == 1, np.nan, a).astype(a.dtype),
         ):
             part = episode(5, 0)
             part[field] = wrong(part[field])
@@ -116,8 +116,8 @@ def test_missing_and_unreadable_metadata_and_a_missing_contract_are_named(datase
             np.zeros((7, 6), np.float32),
             r"episode 1: observations has shape \(7, 6\), expected \(7, 7\)",
         ),
-        ("actions", np.zeros((5, 2), np.float32), r"episode 1: actions has shape \(5, 2\), expected \(6, 2\)"),
-        ("actions", np.full((6, 2), np.nan, np.float32), r"episode 1: actions\[0, 0\] is nan"),
+        ("actions", np.zeros((5, 2)), r"episode 1: actions has shape \(5, 2\), expected \(6, 2\)"),
+        ("actions", np.full((6, 2), np.nan), r"episode 1: actions\[0, 0\] is nan"),
         ("rewards", np.full(6, np.inf, np.float32), r"episode 1: rewards\[0\] is inf"),
         ("infos/mask", np.full(6, 0.5, np.float32), "masks"),
     ],

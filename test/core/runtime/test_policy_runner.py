@@ -1,0 +1,386 @@
+"""When the runner plans, what it does without observations, and what it says of itself. Times are ms after START."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from rql_core.contract import ActionChunk, Contract, parse_contract
+from rql_core.contract.time import tick_time
+from rql_core.errors import ConfigError
+from rql_core.runtime.runner import PolicyRunner
+
+MS = 1_000_000
+# 2026-11-01 12:00 UTC, a whole number of control periods.
+START = 1_793_534_400_000 * MS
+NAN = float("nan")
+CONTRACT = """
+schema: 1
+name: one_joint
+description: A joint and a tool at 20 Hz, for tests.
+rate: 20
+clock: header
+observation:
+  max_wait: 0.02
+  topics:
+    - topic: /joints
+      type: sensor_msgs/msg/JointState
+      align: {method: hold, max_age: 0.04}
+      features: [{name: joint, unit: rad, fields: [position.elbow]}]
+    - topic: /tool
+      type: geometry_msgs/msg/PointStamped
+      align: {method: hold, max_age: 0.04}
+      features: [{name: tool, unit: m, fields: [point.x]}]
+action:
+  topic: /command
+  type: trajectory_msgs/msg/JointTrajectory
+  command: velocities
+  unit: rad/s
+  hold: zero
+  features: [{name: elbow, lower: -2.0, upper: 2.0}]
+reward:
+  success: {rule: within, feature: tool, target: [0.0], tolerance: 0.1}
+  at_success: 0.0
+  otherwise: -1.0
+episodes: {boundary: {by: bag}, min_steps: 1, at_success: continue}
+"""
+SAFE = [[0.0]]
+
+
+class Script:
+    """An actor that answers observation (joint, tool) with joint, joint + .01, ...; or with what it is told to say."""
+
+    def __init__(self, horizon: int = 4) -> None:
+        self.horizon = horizon
+        self.seen: list[list[float]] = []
+        self.seeds: list[int | None] = []
+        self.says: npt.NDArray[np.float64] | None = None
+
+    def reset(self, seed: int | None) -> None:
+        self.seeds.append(seed)
+
+    def act(self, observation: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        assert observation.dtype == np.float32
+        self.seen.append(observation.tolist())
+        if self.says is not None:
+            return self.says
+        return float(observation[0]) + 0.01 * np.arange(self.horizon, dtype=np.float64)[:, None]
+
+
+@pytest.fixture
+def contract() -> Contract:
+    return parse_contract(CONTRACT)
+
+
+def header(at_ms: float) -> SimpleNamespace:
+    return header_at(START + round(at_ms * MS))
+
+
+def header_at(stamp_ns: int) -> SimpleNamespace:
+    sec, nanosec = divmod(stamp_ns, 10**9)
+    return SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec))
+
+
+def joints(at_ms: float, value: float = 0.0, name: str = "elbow") -> SimpleNamespace:
+    return SimpleNamespace(header=header(at_ms), name=[name], position=[value], velocity=[], effort=[])
+
+
+def tool(at_ms: float, value: float = 0.0) -> SimpleNamespace:
+    return SimpleNamespace(header=header(at_ms), point=SimpleNamespace(x=value))
+
+
+def observe(runner: PolicyRunner, *times_ms: float, value: float = 0.0) -> list[ActionChunk]:
+    """Messages of both topics at these times, without a clock: what a lockstep node does."""
+    chunks = []
+    for at in times_ms:
+        runner.push("/joints", joints(at, value), START)
+        runner.push("/tool", tool(at, value), START)
+        chunks += runner.poll(None)
+    return chunks
+
+
+def seen(chunks: list[ActionChunk]) -> list[tuple[float, list[Any]]]:
+    """(ms from START, actions)."""
+    return [((chunk.stamp_ns - START) / MS, chunk.actions.tolist()) for chunk in chunks]
+
+
+def stamps(chunks: list[ActionChunk]) -> list[float]:
+    return [at for at, _ in seen(chunks)]
+
+
+# When it plans
+
+
+def test_it_plans_at_the_first_complete_observation_and_not_before(contract: Contract) -> None:
+    actor = Script()
+    runner = PolicyRunner(contract, actor)
+    assert runner.poll(START) == []
+    runner.push("/joints", joints(0, 0.5), START)
+    assert runner.poll(START) == []
+    assert actor.seen == []
+    runner.push("/tool", tool(0, 0.25), START)
+    (chunk,) = runner.poll(START)
+    assert actor.seen == [[0.5, 0.25]]
+    assert chunk.stamp_ns == START
+    assert [int(end) - START for end in chunk.ends_ns] == [50 * MS, 100 * MS, 150 * MS, 200 * MS]
+    np.testing.assert_array_equal(chunk.actions, [[0.5], [0.51], [0.52], [0.53]])
+
+
+@pytest.mark.parametrize(("replan_every", "expected"), [(1, 1), (2, 2), (3, 3), (4, 4), (0, 4)])
+def test_it_plans_every_replan_every_steps_and_0_means_the_whole_chunk(
+    contract: Contract, replan_every: int, expected: int
+) -> None:
+    actor = Script()
+    runner = PolicyRunner(contract, actor, replan_every)
+    chunks = observe(runner, *range(0, 13 * 50, 50))
+    assert stamps(chunks) == [50.0 * tick for tick in range(0, 13, expected)]
+    assert len(actor.seen) == len(chunks)
+    assert all(chunk.horizon == 4 for chunk in chunks)
+    assert runner.counts["chunks"] == len(chunks)
+    assert runner.counts["observations"] == 13
+
+
+def test_the_actor_sees_the_observation_of_the_tick_it_answers(contract: Contract) -> None:
+    actor = Script()
+    runner = PolicyRunner(contract, actor, replan_every=2)
+    for tick in range(6):
+        observe(runner, 50 * tick, value=tick / 8)
+    assert actor.seen == [[0.0, 0.0], [0.25, 0.25], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize("replan_every", [-1, 5])
+def test_a_replan_every_beyond_the_horizon_is_refused(contract: Contract, replan_every: int) -> None:
+    with pytest.raises(ConfigError, match=rf"replan_every is {replan_every}, expected 0 .* to 4"):
+        PolicyRunner(contract, Script(), replan_every)
+
+
+def test_commands_leave_inside_the_limits(contract: Contract) -> None:
+    runner = PolicyRunner(contract, Script())
+    (chunk,) = observe(runner, 0, value=1.995)
+    np.testing.assert_allclose(chunk.actions[:, 0], [1.995, 2.0, 2.0, 2.0], atol=1e-6)
+    assert chunk.actions.max() == 2.0
+    assert runner.health(START).values["filter_limit"] == "3"
+
+
+# Missing observations
+
+
+def test_missing_observations_give_one_safe_chunk_and_planning_starts_anew(contract: Contract) -> None:
+    runner = PolicyRunner(contract, Script())
+    chunks = observe(runner, 0, 50)
+    runner.push("/joints", joints(100), START)
+    assert runner.poll(START + 119 * MS) == []  # still within max_wait
+    chunks += runner.poll(START + 121 * MS)
+    for late in range(130, 1000, 10):
+        chunks += runner.poll(START + late * MS)
+    assert seen(chunks)[1:] == [(100.0, SAFE)]
+    health = runner.health(START + 1000 * MS)
+    assert health.level == "warn"
+    assert "/tool" in health.summary
+    runner.push("/tool", tool(1000), START)
+    runner.push("/joints", joints(1000, 0.5), START)
+    # Step 1000 ms is no multiple of the horizon away from the first plan, and is planned at all the same.
+    (chunk,) = runner.poll(START + 1000 * MS)
+    assert seen([chunk])[0][0] == 1000.0
+    assert chunk.actions[0] == [0.5]
+    assert stamps(observe(runner, 1050, 1100, 1150, 1200)) == [1200.0]
+    assert runner.health(START + 1200 * MS).level == "ok"
+
+
+def test_each_gap_gives_its_own_safe_chunk(contract: Contract) -> None:
+    runner = PolicyRunner(contract, Script())
+    chunks = []
+    for begin in (0, 500, 1000):
+        chunks += observe(runner, begin, begin + 50)
+        chunks += runner.poll(START + (begin + 300) * MS)
+    assert [at for at, actions in seen(chunks) if actions == SAFE] == [100.0, 600.0, 1100.0]
+    assert stamps(chunks) == [0.0, 100.0, 500.0, 600.0, 1000.0, 1100.0]
+
+
+def test_a_gap_is_found_without_a_clock_too(contract: Contract) -> None:
+    """In lockstep nothing is late, but a step without observation that others follow is missing."""
+    runner = PolicyRunner(contract, Script())
+    assert seen(observe(runner, 0, 50, 200, 250))[1:] == [(100.0, SAFE), (200.0, [[0.0], [0.01], [0.02], [0.03]])]
+
+
+def test_no_safe_chunk_before_anything_was_commanded(contract: Contract) -> None:
+    runner = PolicyRunner(contract, Script())
+    runner.push("/joints", joints(0), START)
+    assert runner.poll(START + 5000 * MS) == []
+    health = runner.health(START + 5000 * MS)
+    assert (health.level, runner.counts["missing_observations"]) == ("warn", 1)
+    assert "/tool" in health.summary
+
+
+def test_with_hold_last_the_safe_chunk_is_what_was_executed_when_the_next_plan_was_due() -> None:
+    runner = PolicyRunner(parse_contract(CONTRACT.replace("hold: zero", "hold: last")), Script(), replan_every=2)
+    observe(runner, 0, 50, value=0.5)
+    (safe,) = runner.poll(START + 200 * MS)
+    np.testing.assert_array_equal(safe.actions, [[0.51]])
+
+
+# Messages that break the contract
+
+
+@pytest.mark.parametrize(
+    ("topic", "message", "said"),
+    [
+        ("/joints", joints(50, NAN), "/joints: joint.position.elbow is nan"),
+        ("/joints", joints(50, float("inf")), "/joints: joint.position.elbow is inf"),
+        ("/joints", joints(50, 0.5, name="wrist"), "'elbow' is there 0 times"),
+        ("/tool", tool(50, NAN), "/tool: tool.point.x is nan"),
+        ("/tool", SimpleNamespace(header=header(50), point=None), "/tool: cannot read tool.point.x"),
+        ("/tool", SimpleNamespace(header=header_at(0), point=SimpleNamespace(x=0.5)), "/tool: header.stamp is 0 ns"),
+    ],
+)
+def test_a_message_that_breaks_the_contract_is_counted_said_and_not_used(
+    contract: Contract, topic: str, message: SimpleNamespace, said: str
+) -> None:
+    actor = Script()
+    runner = PolicyRunner(contract, actor, replan_every=1)
+    observe(runner, 0, value=0.125)
+    runner.push(topic, message, START + 50 * MS)
+    other = ("/tool", tool(50, 0.25)) if topic == "/joints" else ("/joints", joints(50, 0.25))
+    runner.push(*other, START + 50 * MS)
+    assert seen(runner.poll(START + 80 * MS)) == [(50.0, SAFE)]
+    assert actor.seen == [[0.125, 0.125]]
+    assert runner.counts["refused_messages"] == 1
+    values = runner.health(START + 80 * MS).values
+    assert values["refused_messages"] == "1"
+    assert said in values["last refused message"]
+    # A good message in its place is used.
+    runner.push("/joints", joints(100, 0.5), START)
+    runner.push("/tool", tool(100, 0.5), START)
+    assert stamps(runner.poll(START + 100 * MS)) == [100.0]
+    assert actor.seen[1:] == [[0.5, 0.5]]
+
+
+# Episodes and clocks
+
+
+def test_reset_ignores_observations_of_the_time_before_the_start(contract: Contract) -> None:
+    actor = Script()
+    runner = PolicyRunner(contract, actor)
+    observe(runner, 0, 50)
+    runner.reset(7, START + 500 * MS)
+    assert actor.seeds == [7]
+    assert observe(runner, 450, 499, value=0.25) == []
+    assert stamps(observe(runner, 500, value=0.5)) == [500.0]
+    assert actor.seen == [[0.0, 0.0], [0.5, 0.5]]
+    assert runner.health(START).values["before_start"] == "4"
+
+
+def test_reset_in_the_middle_of_a_chunk_plans_at_once(contract: Contract) -> None:
+    runner = PolicyRunner(contract, Script())
+    assert stamps(observe(runner, 0, 50)) == [0.0]
+    runner.reset(0, START + 100 * MS)
+    assert stamps(observe(runner, 100, 150, 200, 250, 300)) == [100.0, 300.0]
+
+
+def test_an_episode_that_starts_without_observations_gives_no_safe_chunk(contract: Contract) -> None:
+    runner = PolicyRunner(contract, Script())
+    observe(runner, 0)
+    runner.reset(0, START + 100 * MS)
+    assert runner.poll(START + 900 * MS) == []
+
+
+def test_a_clock_that_is_set_back_starts_planning_anew(contract: Contract) -> None:
+    actor = Script()
+    runner = PolicyRunner(contract, actor)
+    observe(runner, 5000, 5050)
+    assert stamps(observe(runner, 0, 50, 100, 150, 200, value=0.5)) == [0.0, 200.0]
+    assert actor.seen[1] == [0.5, 0.5]
+    assert runner.health(START).values["clock_jump"] == "1"
+
+
+# The filter at work
+
+
+def test_a_latched_runner_gives_the_safe_command_once_and_then_nothing(contract: Contract) -> None:
+    actor = Script(horizon=2)
+    runner = PolicyRunner(contract, actor, replan_every=1)
+    observe(runner, 0)
+    actor.says = np.array([[NAN], [0.5]])
+    chunks = observe(runner, 50, 100)
+    assert runner.health(START).level == "ok"  # two may be a glitch
+    chunks += observe(runner, 150)
+    assert [actions for _, actions in seen(chunks)] == [SAFE * 2] * 3
+    actor.says = None
+    assert observe(runner, 200, 250, 300) == []
+    health = runner.health(START + 300 * MS)
+    assert health.level == "error"
+    assert "latched" in health.summary
+    assert "rearm" in health.summary
+    assert health.values["filter_not_finite"] == "3"
+    runner.filter.rearm()
+    assert stamps(observe(runner, 350, value=0.5)) == [350.0]
+    assert runner.health(START + 350 * MS).level == "ok"
+
+
+def test_a_reset_does_not_open_the_latch(contract: Contract) -> None:
+    actor = Script()
+    actor.says = np.full((4, 1), NAN)
+    runner = PolicyRunner(contract, actor, replan_every=1)
+    observe(runner, 0, 50, 100)
+    runner.reset(0, START + 1000 * MS)
+    actor.says = None
+    assert observe(runner, 1000, 1050) == []
+    assert runner.health(START).level == "error"
+
+
+@pytest.mark.parametrize("shape", [(), (0, 1), (4,), (4, 2)])
+def test_a_chunk_of_another_shape_becomes_the_safe_command(contract: Contract, shape: tuple[int, ...]) -> None:
+    actor = Script()
+    actor.says = np.full(shape, 0.5)
+    (chunk,) = observe(PolicyRunner(contract, actor), 0)
+    assert not chunk.actions.any()
+    assert chunk.actions.shape[1] == 1
+
+
+# What it says last, and of itself
+
+
+def test_safe_chunk_comes_one_period_after_the_last_observation(contract: Contract) -> None:
+    runner = PolicyRunner(contract, Script())
+    assert runner.safe_chunk() is None
+    observe(runner, 0, 50, 100)
+    chunk = runner.safe_chunk()
+    assert chunk is not None
+    assert seen([chunk]) == [(150.0, SAFE)]
+    assert chunk.ends_ns.tolist() == [START + 200 * MS]
+
+
+@pytest.mark.parametrize("rate", [20.0, 30.0, 60.0, 29.97, 125.0])
+def test_safe_chunk_is_in_force_at_the_next_tick_at_any_rate(rate: float) -> None:
+    """Ticks are whole nanoseconds, so that a period added to a tick may be a nanosecond beside the next one."""
+    contract = parse_contract(CONTRACT.replace("rate: 20", f"rate: {rate}"))
+    runner = PolicyRunner(contract, Script())
+    first = 53_806_032_000
+    for index in range(first, first + 7):
+        stamp = header_at(tick_time(index, contract.rate_fraction))
+        runner.push("/joints", SimpleNamespace(header=stamp, name=["elbow"], position=[0.0]), 0)
+        runner.push("/tool", SimpleNamespace(header=stamp, point=SimpleNamespace(x=0.0)), 0)
+        runner.poll(None)
+        chunk = runner.safe_chunk()
+        assert chunk is not None
+        assert chunk.stamp_ns == tick_time(index + 1, contract.rate_fraction)
+        assert chunk.ends_ns.tolist() == [tick_time(index + 2, contract.rate_fraction)]
+
+
+def test_health_goes_from_waiting_to_running_and_tells_ages_and_times(contract: Contract) -> None:
+    runner = PolicyRunner(contract, Script())
+    health = runner.health(START)
+    assert (health.level, health.summary) == ("warn", "waiting for observations")
+    assert health.values["age /joints"] == "none"
+    assert "inference p50" not in health.values
+    observe(runner, 0)
+    health = runner.health(START + 30 * MS)
+    assert (health.level, health.summary) == ("ok", "running")
+    assert health.values["age /joints"] == health.values["age /tool"] == "0.030 s"
+    assert health.values["inference p50"].endswith(" ms")
+    assert health.values["observations"] == health.values["chunks"] == "1"
+    assert "inference p50" not in runner.health(START + 40 * MS).values  # none since the last report

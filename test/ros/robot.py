@@ -1,0 +1,113 @@
+"""The test's own end of the topics: what a robot and its operator would do, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from rql_core.contract import ActionChunk, Contract, decode_chunk
+from rql_core.contract.time import ns_to_stamp
+
+STREAM = QoSProfile(depth=1000)
+# Longer than a node needs to start on a busy machine (importing torch takes seconds): only a dead one reaches it.
+PATIENCE_S = 60.0
+
+
+class Robot:
+    """Publishes observations as a planar arm would, keeps the chunks and diagnostics that come back."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+        self.chunks: list[ActionChunk] = []
+        self.diagnostics: list[Any] = []
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node("test_robot", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.joints = self.node.create_publisher(JointState, "/joint_states", STREAM)
+        self.pose = self.node.create_publisher(PoseStamped, "/tool_pose", STREAM)
+        self.node.create_subscription(JointTrajectory, contract.action.topic, self._receive, STREAM)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnose, STREAM)
+
+    def close(self) -> None:
+        """Leave the domain."""
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def __enter__(self) -> Robot:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _receive(self, message: JointTrajectory) -> None:
+        self.chunks.append(decode_chunk(self.contract, message, 1))
+
+    def _diagnose(self, message: DiagnosticArray) -> None:
+        self.diagnostics += message.status
+
+    def wait(self, done: Callable[[], bool], what: str, patience: float = PATIENCE_S) -> None:
+        """Serve callbacks until `done()`; fails with `what` when it does not come."""
+        deadline = monotonic() + patience
+        while not done():
+            assert monotonic() < deadline, f"waited {patience:g} s for {what}"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def wait_for_readers(self, count: int = 1) -> None:
+        """Wait until the node under test reads both topics and we read its commands."""
+        self.wait(
+            lambda: (
+                min(self.joints.get_subscription_count(), self.pose.get_subscription_count()) >= count
+                and self.node.count_publishers(self.contract.action.topic) >= 1
+            ),
+            "the node to subscribe",
+        )
+
+    def call(self, service: str, request: Any = None) -> Any:
+        """Call a service of type Trigger (or SetBool, by the request's type) and return its answer."""
+        kind = SetBool if isinstance(request, SetBool.Request) else Trigger
+        client = self.node.create_client(kind, service)
+        self.wait(client.service_is_ready, f"service {service}")
+        future = client.call_async(request or Trigger.Request())
+        self.wait(future.done, f"an answer from {service}")
+        self.node.destroy_client(client)
+        return future.result()
+
+    def publish(
+        self,
+        stamp_ns: int,
+        position: tuple[float, float] = (-0.9, 1.9),
+        *,
+        names: tuple[str, ...] = ("shoulder_joint", "elbow_joint"),
+        velocity: tuple[float, ...] = (0.0, 0.0),
+        pose: bool = True,
+    ) -> None:
+        """One observation: joint states, and with `pose` the tool's pose."""
+        sec, nanosec = ns_to_stamp(stamp_ns)
+        joints = JointState(
+            name=list(names), position=list(position), velocity=list(velocity), effort=[0.0] * len(names)
+        )
+        joints.header.stamp.sec, joints.header.stamp.nanosec = sec, nanosec
+        self.joints.publish(joints)
+        if pose:
+            message = PoseStamped()
+            message.header.stamp.sec, message.header.stamp.nanosec = sec, nanosec
+            message.pose.position.x, message.pose.position.y, message.pose.position.z = 0.25, 0.05, 0.06
+            self.pose.publish(message)
+
+    def now_tick(self) -> int:
+        """The control tick at or after the wall clock's now, in ns."""
+        period = self.contract.period_ns
+        return (self.node.get_clock().now().nanoseconds // period + 1) * period

@@ -1,0 +1,217 @@
+"""The policy node as a process: what a robot gets from it, and what it gets when something is wrong."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from robot import Robot
+
+from rql_core.contract import Contract
+from rql_core.demo.processes import ProcessGroup, node_command
+
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def robot(contract: Contract) -> Iterator[Robot]:
+    with Robot(contract) as robot:
+        yield robot
+
+
+def limits(contract: Contract) -> tuple[np.ndarray, np.ndarray]:
+    features = contract.action.features
+    return np.array([f.lower for f in features]), np.array([f.upper for f in features])
+
+
+def assert_safe(robot: Robot) -> None:
+    lower, upper = limits(robot.contract)
+    for chunk in robot.chunks:
+        assert np.isfinite(chunk.actions).all()
+        assert (chunk.actions >= lower).all()
+        assert (chunk.actions <= upper).all()
+
+
+def test_an_observation_is_answered_with_a_chunk_of_its_time_inside_the_limits(
+    robot: Robot, group: ProcessGroup, checkpoint: Path
+) -> None:
+    group.start("policy", node_command("policy_node", checkpoint=checkpoint, seed=1))
+    robot.wait_for_readers()
+    stamp = robot.now_tick()
+    robot.publish(stamp)
+    robot.wait(lambda: bool(robot.chunks), "a chunk")
+    chunk = robot.chunks[0]
+    assert chunk.stamp_ns == stamp
+    assert (np.diff(chunk.ends_ns, prepend=stamp) == robot.contract.period_ns).all()
+    assert chunk.actions.shape == (4, 2)
+    assert_safe(robot)
+
+
+def test_when_a_topic_falls_silent_the_safe_command_goes_out_and_diagnostics_name_the_topic(
+    robot: Robot, group: ProcessGroup, checkpoint: Path
+) -> None:
+    group.start("policy", node_command("policy_node", checkpoint=checkpoint))
+    robot.wait_for_readers()
+    robot.publish(robot.now_tick())
+    robot.wait(lambda: len(robot.chunks) >= 2, "a chunk and then the safe command")
+    assert (robot.chunks[1].actions == 0).all()
+    robot.wait(
+        lambda: any("/tool_pose" in s.message and "no fresh observation" in s.message for s in robot.diagnostics),
+        "diagnostics that name the silent topics",
+    )
+    # It recovers by itself when observations come back.
+    robot.publish(robot.now_tick())
+    robot.wait(lambda: len(robot.chunks) >= 3 and robot.chunks[-1].horizon == 4, "a plan after recovery")
+    assert_safe(robot)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"velocity": (float("nan"), 0.0)}, "velocity.shoulder_joint"),
+        ({"names": ("shoulder_joint", "wrist_joint")}, "elbow_joint"),
+        ({"velocity": (0.0,)}, "velocity has 1 values for 2 joint names"),
+    ],
+    ids=["nan", "missing joint", "short array"],
+)
+def test_a_message_that_breaks_the_contract_moves_nothing_and_is_reported(
+    robot: Robot, group: ProcessGroup, checkpoint: Path, fault: dict, said: str
+) -> None:
+    group.start("policy", node_command("policy_node", checkpoint=checkpoint))
+    robot.wait_for_readers()
+    robot.publish(robot.now_tick(), **fault)
+    robot.wait(
+        lambda: any(said in value.value for status in robot.diagnostics for value in status.values),
+        f"diagnostics that say {said!r}",
+    )
+    assert all((chunk.actions == 0).all() for chunk in robot.chunks)
+
+
+def test_joints_in_another_order_give_the_same_chunk(robot: Robot, group: ProcessGroup, checkpoint: Path) -> None:
+    group.start("policy", node_command("policy_node", checkpoint=checkpoint, lockstep=True, seed=3))
+    robot.wait_for_readers()
+    for names, position in (
+        (("shoulder_joint", "elbow_joint"), (-0.8, 1.7)),
+        (("elbow_joint", "shoulder_joint"), (1.7, -0.8)),
+        (("shoulder_joint", "elbow_joint"), (-0.7, 1.7)),
+    ):
+        assert robot.call("/policy_node/reset").success
+        robot.publish(robot.now_tick(), position, names=names)
+        count = len(robot.chunks) + 1
+        robot.wait(lambda count=count: len(robot.chunks) >= count, "a chunk")
+    np.testing.assert_array_equal(robot.chunks[0].actions, robot.chunks[1].actions)
+    assert (robot.chunks[0].actions != robot.chunks[2].actions).any()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_the_safe_command_last_and_status_0(
+    robot: Robot, checkpoint: Path, number: signal.Signals
+) -> None:
+    process = subprocess.Popen(node_command("policy_node", checkpoint=checkpoint, lockstep=True))
+    try:
+        robot.wait_for_readers()
+        stamp = robot.now_tick()
+        robot.publish(stamp)
+        robot.wait(lambda: bool(robot.chunks), "a chunk")
+        process.send_signal(number)
+        robot.wait(lambda: process.poll() is not None, "the node to end")
+        robot.wait(lambda: len(robot.chunks) == 2, "the safe command")
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert (robot.chunks[-1].actions == 0).all()
+    assert robot.chunks[-1].stamp_ns > stamp
+
+
+def run_to_the_end(checkpoint: Path, **parameters: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        node_command("policy_node", checkpoint=checkpoint, **parameters),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def damaged(checkpoint: Path, place: Path, name: str, content: bytes | None) -> Path:
+    copy = place / "damaged"
+    shutil.copytree(checkpoint.resolve(), copy)
+    if content is None:
+        (copy / name).unlink()
+    else:
+        (copy / name).write_bytes(content)
+    return copy
+
+
+def test_a_checkpoint_that_is_missing_or_damaged_is_refused_in_one_line(checkpoint: Path, tmp_path: Path) -> None:
+    for path, said in (
+        (tmp_path / "nowhere", "nowhere"),
+        (damaged(checkpoint, tmp_path, "model.safetensors", b"\x80\x04K\x01."), "model.safetensors"),
+    ):
+        result = run_to_the_end(path)
+        assert result.returncode == 1
+        fatal = [line for line in result.stderr.splitlines() if "FATAL" in line]
+        assert len(fatal) == 1
+        assert said in fatal[0]
+        assert "Traceback" not in result.stderr
+
+
+def test_a_checkpoint_that_does_not_fit_the_robots_contract_is_refused_and_the_field_named(
+    checkpoint: Path, tmp_path: Path, contract_text: str
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(contract_text.replace("rate: 20", "rate: 25"))
+    result = run_to_the_end(checkpoint, contract=other)
+    assert result.returncode == 1
+    assert "rate is 25.0 there, but the checkpoint was trained with 20.0" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_without_a_checkpoint_it_says_which_parameter_is_missing() -> None:
+    result = subprocess.run(
+        node_command("policy_node"), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith("error: parameter 'checkpoint' is not set")
+
+
+def test_the_lifecycle_is_followed_when_autostart_is_off(robot: Robot, group: ProcessGroup, checkpoint: Path) -> None:
+    group.start("policy", node_command("policy_node", checkpoint=checkpoint, autostart=False, lockstep=True))
+    change = robot.node.create_client(ChangeState, "/policy_node/change_state")
+    get = robot.node.create_client(GetState, "/policy_node/get_state")
+
+    def state() -> int:
+        robot.wait(get.service_is_ready, "get_state")
+        future = get.call_async(GetState.Request())
+        robot.wait(future.done, "the state")
+        return future.result().current_state.id
+
+    def transition(number: int) -> bool:
+        robot.wait(change.service_is_ready, "change_state")
+        future = change.call_async(ChangeState.Request(transition=Transition(id=number)))
+        robot.wait(future.done, "the transition")
+        return future.result().success
+
+    assert state() == State.PRIMARY_STATE_UNCONFIGURED
+    assert transition(Transition.TRANSITION_CONFIGURE)
+    assert state() == State.PRIMARY_STATE_INACTIVE
+    robot.wait_for_readers()
+    robot.publish(robot.now_tick())
+    assert transition(Transition.TRANSITION_ACTIVATE)
+    assert robot.chunks == []  # an observation from before the activation is not answered
+    robot.publish(robot.now_tick() + robot.contract.period_ns)
+    robot.wait(lambda: len(robot.chunks) == 1, "a chunk")
+    assert transition(Transition.TRANSITION_DEACTIVATE)
+    robot.wait(lambda: len(robot.chunks) == 2, "the safe command")
+    assert (robot.chunks[-1].actions == 0).all()
+    assert transition(Transition.TRANSITION_CLEANUP)
+    assert state() == State.PRIMARY_STATE_UNCONFIGURED
+    assert transition(Transition.TRANSITION_CONFIGURE)
+    assert state() == State.PRIMARY_STATE_INACTIVE
