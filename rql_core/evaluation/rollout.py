@@ -10,6 +10,7 @@ from rql_core.contract import Contract, TickAssembler
 from rql_core.contract.time import ns_to_stamp
 from rql_core.errors import ConfigError, SimulationError
 from rql_core.evaluation.results import EpisodeRecord, Evaluation
+from rql_core.progress import progress_bar
 from rql_core.runtime.policy import DeployedPolicy
 from rql_core.runtime.runner import Actor, PolicyRunner
 from rql_core.sim.session import Frame, Session
@@ -107,10 +108,12 @@ def evaluate(
     controller: str,
     replan_every: int = 0,
     feature: str | None = None,
+    progress: bool = False,
 ) -> Evaluation:
-    """Episodes with these seeds, one after the other."""
+    """Episodes with these seeds, one after the other; with `progress` a bar on standard error."""
     rollout = Rollout(session, actor, replan_every, feature)
-    return Evaluation(controller, "in_process", [rollout.run_episode(seed) for seed in seeds])
+    bar = progress_bar(seeds, unit="episode", desc="evaluating", disable=not progress)
+    return Evaluation(controller, "in_process", [rollout.run_episode(seed) for seed in bar])
 
 
 def check_episodes(episodes: int, first_seed: int = 0) -> None:

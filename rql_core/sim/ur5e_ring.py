@@ -40,7 +40,7 @@ def _models() -> Path:
     if found is None or not found.submodule_search_locations:
         raise SimulationError(
             "world ur5e_ring: the UR5e model comes with the pip package 'ogbench', which is not installed; "
-            "run `pip install ogbench`, or use the world planar_arm"
+            "run `pip install --no-deps ogbench`, or use the world planar_arm"
         )
     folder = Path(found.submodule_search_locations[0]) / "manipspace" / "descriptions"
     if not (folder / "universal_robots_ur5e" / "ur5e.xml").is_file():

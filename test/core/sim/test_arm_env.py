@@ -160,7 +160,7 @@ def test_a_missing_ogbench_is_named_as_a_pip_package(monkeypatch: pytest.MonkeyP
     from rql_core.sim import ur5e_ring
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SimulationError, match="pip install ogbench"):
+    with pytest.raises(SimulationError, match="pip install --no-deps ogbench"):
         ur5e_ring.UR5E_RING.build()
 
 

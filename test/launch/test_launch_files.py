@@ -1,0 +1,117 @@
+"""What the launch files promise: they run, they end well when the work is done, and badly when a node dies."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from launch_commands import COMMANDS, REAL
+
+from rql_core.bags.reader import bag_topics
+from rql_core.evaluation.results import read_evaluation
+
+LAUNCH = Path(__file__).resolve().parents[2] / "launch"
+FILES = sorted(path.name.removesuffix(".launch.py") for path in LAUNCH.glob("*.launch.py"))
+
+
+def descendants(parent: int) -> dict[int, list[str]]:
+    """Command lines of all processes below `parent`."""
+    children: dict[int, list[int]] = {}
+    lines: dict[int, list[str]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat, line = (entry / "stat").read_text(), (entry / "cmdline").read_text()
+            except OSError:
+                continue  # it ended while we looked
+            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
+            lines[int(entry.name)] = line.split("\0")
+    found, queue = {}, [parent]
+    while queue:
+        for child in children.get(queue.pop(), []):
+            found[child] = lines.get(child, [])
+            queue.append(child)
+    return found
+
+
+def node_process(launched, executable: str) -> int:
+    """Process id of the node `executable`; waits until it is there."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        lines = {os_pid: line for process in launched._processes for os_pid, line in descendants(process.pid).items()}
+        lines |= {process.pid: process.args for process in launched._processes}
+        for pid, line in lines.items():
+            if any(executable in word for word in line) and "launch" not in line:
+                return pid
+        time.sleep(0.05)
+    raise AssertionError(f"{executable} was not started")
+
+
+def test_every_launch_file_has_its_command_lines() -> None:
+    assert sorted(COMMANDS) == FILES == ["evaluate", "policy", "record", "sim"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_argument_is_described(name: str) -> None:
+    tree = ast.parse((LAUNCH / f"{name}.launch.py").read_text())
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "argument"
+    ]
+    assert calls
+    described = {call.args[0].value: call.args[1].value for call in calls}
+    assert all(len(text) > 10 and text.endswith(".") for text in described.values())
+    if REAL:
+        shown = subprocess.run(
+            ["ros2", "launch", "rql_ros", f"{name}.launch.py", "--show-args"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert all(argument in shown and text in shown for argument, text in described.items())
+
+
+def test_evaluate_runs_to_the_end_and_ends_well(launch, checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "evaluation.json"
+    launched = launch(
+        "evaluate", checkpoint=checkpoint, world="planar_arm", contract="planar_arm", episodes=2, output=output
+    )
+    assert launched.wait() == 0, launched.output()
+    assert len(read_evaluation(output).records) == 2
+
+
+def test_a_checkpoint_that_is_not_there_ends_the_launch_with_a_failure_and_says_why(launch, tmp_path: Path) -> None:
+    launched = launch("policy", checkpoint=tmp_path / "nowhere")
+    assert launched.wait() == 1
+    assert f"not configured: {tmp_path / 'nowhere'}: is no directory" in launched.output()
+
+
+def test_a_killed_node_ends_the_launch_with_a_failure(launch) -> None:
+    launched = launch("sim", world="planar_arm", contract="planar_arm", demonstrator=True)
+    launched.wait_for("playing planar_arm")
+    os.kill(node_process(launched, "mujoco_bridge_node"), signal.SIGKILL)
+    assert launched.wait() != 0
+
+
+def test_simulation_demonstrator_and_recorder_together_leave_a_bag(launch, tmp_path: Path) -> None:
+    recorder = launch("record", contract="planar_arm", output=tmp_path / "bags", use_sim_time=True)
+    recorder.wait_for("recording")
+    simulation = launch("sim", world="planar_arm", contract="planar_arm", demonstrator=True, factor="5.0", seed=1)
+    simulation.wait_for("playing planar_arm")
+    deadline = time.monotonic() + 60
+    file = tmp_path / "bags" / "run_0001" / "run_0001.mcap"
+    while not (file.exists() and file.stat().st_size > 120_000):
+        assert time.monotonic() < deadline, recorder.output() + simulation.output()
+        time.sleep(0.1)
+    for launched in (recorder, simulation):
+        launched.interrupt()
+        assert launched.wait() == 0, launched.output()
+    topics = bag_topics(tmp_path / "bags" / "run_0001")
+    assert topics["/joint_states"].messages > 50
+    assert topics["/arm_controller/joint_trajectory"].messages > 50
