@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from launch_commands import COMMANDS, REAL
 
 from rql_core.bags.reader import bag_topics
@@ -75,6 +77,44 @@ def test_every_argument_is_described(name: str) -> None:
             check=True,
         ).stdout
         assert all(argument in shown and text in shown for argument, text in described.items())
+
+
+def parameters_of(command: list[str]) -> dict[str, str]:
+    """Remappings and parameters of a node's command line, those in parameter files too; later ones win."""
+    found: dict[str, str] = {}
+    for flag, value in itertools.pairwise(command):
+        if flag == "--params-file":
+            content = yaml.safe_load(Path(value).read_text())
+            while "ros__parameters" not in content:
+                content = next(iter(content.values()))
+            found |= {key: str(item).lower() for key, item in content["ros__parameters"].items()}
+        elif flag in ("-p", "-r"):
+            key, _, text = value.partition(":=")
+            found[key] = str(yaml.safe_load(text)).lower()
+    found.pop("__ns", None)
+    return {key: value for key, value in found.items() if value}
+
+
+@pytest.mark.skipif(not REAL, reason="compares with what the real ros2 launch runs, which is not installed")
+@pytest.mark.parametrize("name", FILES)
+def test_launch_runs_the_command_lines_that_stand_in_for_it(
+    launch, name: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    arguments = {
+        "policy": {"checkpoint": str(checkpoint)},
+        "sim": {"world": "planar_arm", "contract": "planar_arm", "demonstrator": "true"},
+        "record": {"contract": "planar_arm", "output": str(tmp_path / "bags")},
+        "evaluate": {"checkpoint": str(checkpoint), "world": "planar_arm", "contract": "planar_arm"},
+    }[name]
+    expected = COMMANDS[name](arguments)
+    launched = launch(name, **arguments)
+    for command in expected:
+        executable = command[2].removeprefix("rql_ros.")
+        actual = Path(f"/proc/{node_process(launched, executable)}/cmdline").read_text().split("\0")
+        real, ours = parameters_of(actual), parameters_of(command)
+        for each in (real, ours):  # the contract is installed under share/, and stands in config/ here
+            each["contract"] = Path(each.get("contract", "")).name
+        assert real == ours
 
 
 def test_evaluate_runs_to_the_end_and_ends_well(launch, checkpoint: Path, tmp_path: Path) -> None:
