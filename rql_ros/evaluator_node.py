@@ -51,7 +51,9 @@ class EvaluatorNode(Node):
             self, "first_seed", 0, "seed of the first episode; then counted up", bounds=(0, 10**9)
         )
         self.timeout = declare(self, "timeout", 60.0, "s; longest wait for an answer or an episode", bounds=(0.1, 1e5))
-        feature = declare(self, "record_feature", "tool_position", "feature whose path is kept; empty: none")
+        feature = declare(
+            self, "record_feature", "", "feature whose path is kept; empty: the one that the reward is about"
+        )
         bridge = declare(self, "bridge", "mujoco_bridge", "node of the simulated robot")
         self._pause = self.create_client(SetBool, f"{bridge}/pause")
         self._reset_bridge = self.create_client(Trigger, f"{bridge}/reset")
@@ -62,9 +64,8 @@ class EvaluatorNode(Node):
         self._result: dict[str, Any] = {}
         self._path: list[list[float]] = []
         self._assembler = TickAssembler(contract)
-        self._slice = contract.feature_slice(feature) if feature else None
-        if self._slice is not None:
-            self._observing = subscribe_observations(self, contract, self._observe)
+        self._slice = contract.feature_slice(feature or contract.reward.success.feature)
+        self._observing = subscribe_observations(self, contract, self._observe)
 
     def run_episode(self, executor: Executor, stop: StopSignal, seed: int) -> EpisodeRecord:
         """One episode with `seed`; raises EvaluationError when an answer does not come in time."""

@@ -145,7 +145,8 @@ class MujocoBridgeNode(Node):
             self.get_logger().error(str(error), throttle_duration_sec=1.0)
             return
         self._session.command(chunk)
-        self._answered = True
+        if self._session.frame is not None and chunk.stamp_ns >= self._session.frame.stamp_ns:
+            self._answered = True
         if self._lockstep:
             self._advance()
 

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from rql_core.contract import ActionScale, RewardRule, load_contract
 from rql_core.contract.schema import Contract
 from rql_core.data.trajectories import Trajectories
 from rql_core.demo.processes import ProcessGroup, ros_environment
-from rql_core.sim import RingDemonstrator, make_world
-from rql_core.training import TrainConfig, train
+
+# Examples are as slow as the machine is busy: a deadline would make the tests' result depend on that.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTRACT = ROOT / "config" / "contracts" / "planar_arm.yaml"
@@ -46,6 +49,8 @@ def group(tmp_path: Path) -> Iterator[ProcessGroup]:
 @pytest.fixture(scope="session")
 def play_data(contract: Contract) -> Trajectories:
     """2,000 steps of play on the planar arm, made in process."""
+    from rql_core.sim import RingDemonstrator, make_world
+
     env = make_world("planar_arm", max_episode_steps=500, terminate_on_success=False)
     demonstrator = RingDemonstrator(env.world)
     scale, rule = ActionScale(contract), RewardRule(contract)
@@ -66,6 +71,8 @@ def play_data(contract: Contract) -> Trajectories:
 @pytest.fixture(scope="session")
 def checkpoint(play_data: Trajectories, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of 200 updates: far from good, but a real one that moves the arm."""
+    from rql_core.training import TrainConfig, train
+
     config = TrainConfig.model_validate(
         {
             "algorithm": {

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from rql_core.contract.schema import Contract
 from rql_core.errors import ContractError
-
-# A contract of a hundred topics has some 30 kB; a file past 1 MB is a mistake or an attack.
-MAX_BYTES = 1_000_000
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses doubled keys and aliases (which YAML bombs are made of)."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise ContractError(f"line {event.start_mark.line + 1}: aliases (*{event.anchor}) are not accepted")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable) or key in seen:
-                raise ContractError(f"line {key_node.start_mark.line + 1}: key {key!r} is there twice or is no name")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+from rql_core.strict_yaml import MAX_BYTES, StrictYamlError, parse_mapping
 
 
 def parse_contract(text: str, source: str = "contract") -> Contract:
@@ -40,18 +16,10 @@ def parse_contract(text: str, source: str = "contract") -> Contract:
 
     Raises ContractError with `source`, the key, its value and what was expected.
     """
-    if len(text) > MAX_BYTES:
-        raise ContractError(f"{source}: {len(text)} characters, expected at most {MAX_BYTES}")
     try:
-        data = yaml.load(text, Loader=_Loader)
-    except ContractError as error:
+        data = parse_mapping(text)
+    except StrictYamlError as error:
         raise ContractError(f"{source}: {error}") from None
-    except RecursionError:
-        raise ContractError(f"{source}: nested too deeply") from None
-    except yaml.YAMLError as error:
-        raise ContractError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise ContractError(f"{source}: expected a mapping of keys at the top, found {type(data).__name__}")
     try:
         return Contract.model_validate(data)
     except ValidationError as error:

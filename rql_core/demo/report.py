@@ -41,7 +41,7 @@ def _result(demo: Demo, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
     return {
         **{name: evaluation.statistics() for name, evaluation in evaluations.items()},
         "seconds": demo.seconds(),
-        "bags": [{"name": Path(bag["bag"]).name, "steps": bag["steps"]} for bag in conversion["bags"]],
+        "bags": [{"name": Path(bag["path"]).name, "steps": bag["steps"]} for bag in conversion["bags"]],
         "steps": sum(bag["steps"] for bag in conversion["bags"]),
         "robot": settings.robot,
         "seeds": {

@@ -30,9 +30,10 @@ SETTINGS = {
         robot="ur5e",
         world="ur5e_ring",
         contract="ur5e",
-        episodes=42,
-        episode_steps=1000,
-        episodes_per_bag=7,
+        # Short episodes, because each starts off the circle: that is where data on coming back are.
+        episodes=210,
+        episode_steps=200,
+        episodes_per_bag=35,
         rql_config="ur5e_rql",
         bc_flow_config="ur5e_bc_flow",
         evaluation_episodes=50,

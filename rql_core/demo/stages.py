@@ -7,6 +7,7 @@ lock keeps two demonstrations out of the same directory. Training goes on from i
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -77,8 +78,11 @@ def run_demo(out: Path, robot: str, *, start: str | None = None, fresh: bool = F
     demo = Demo(SETTINGS[robot], out)
     out.mkdir(parents=True, exist_ok=True)
     with _lock(out / ".lock"):
+        if fresh:
+            # Whatever robot it was; what somebody else put beside it stays.
+            _remove(*(out / name for name in ("bags", "bags.partial", "datasets", "runs", "evaluations", "logs")))
         _check_same_robot(demo, fresh)
-        redo = STAGES if fresh else STAGES[STAGES.index(start) :] if start else ()
+        redo = STAGES if fresh else STAGES[STAGES.index(start) :] if start else _changed(demo)
         for stage in redo:
             _forget(demo, stage)
         stages: dict[str, Callable[[Demo], None]] = {
@@ -259,6 +263,36 @@ def _check_same_robot(demo: Demo, fresh: bool) -> None:
     _write_json(path, {"robot": demo.settings.robot})
 
 
+def _fingerprint(demo: Demo, stage: str) -> str:
+    """What a stage's result depends on besides the stages before it; another one means that it must be made again."""
+    settings = demo.settings
+    contract = demo.contract.read_text(encoding="utf-8")
+    configs = (settings.rql_config, settings.bc_flow_config)
+    parts = {
+        "record": [contract, settings.world, settings.episodes, settings.episode_steps, settings.seed],
+        "convert": [contract],
+        "train": [config_file("train", config).read_text(encoding="utf-8") for config in configs],
+        "evaluate": [settings.evaluation_episodes, settings.first_seed],
+        "report": [],
+    }
+    return hashlib.sha256(json.dumps(parts[stage]).encode()).hexdigest()
+
+
+def _changed(demo: Demo) -> tuple[str, ...]:
+    """The stages whose settings are no longer those they were done with, and all after the first of them."""
+    for number, stage in enumerate(STAGES):
+        marker = demo.marker(stage)
+        if marker.exists() and json.loads(marker.read_text(encoding="utf-8"))["fingerprint"] != _fingerprint(
+            demo, stage
+        ):
+            print(
+                f"{stage}: its settings have changed since it was done, so it and what follows is done again",
+                flush=True,
+            )
+            return STAGES[number:]
+    return ()
+
+
 def _forget(demo: Demo, stage: str) -> None:
     """Remove what a stage has made; its marker goes first."""
     demo.marker(stage).unlink(missing_ok=True)
@@ -281,7 +315,7 @@ def _remove(*paths: Path) -> None:
 
 
 def _mark(demo: Demo, stage: str, seconds: float) -> None:
-    _write_json(demo.marker(stage), {"seconds": round(seconds, 1)})
+    _write_json(demo.marker(stage), {"seconds": round(seconds, 1), "fingerprint": _fingerprint(demo, stage)})
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -22,8 +22,9 @@ from rql_core.sim.world import CONTROL_PERIOD_NS, GOAL_TOLERANCE, OBSTACLE, TOOL
 
 # Starts of a task differ by this much along and across the ring, in metres: small beside a way-point's distance.
 _TASK_SPREAD = 0.015
-# Play episodes start this far off the circle at most, in metres, so that data also say how to come back to it.
-_PLAY_SPREAD = 0.02
+# Play episodes start this far off the circle at most, in metres, across and (where the arm can) up or down, so that
+# data also say how to come back to it.
+_PLAY_SPREAD = 0.04
 _CLEARANCE_SEARCH = 1.0  # metres: longer than any distance on the table, so that a clearance is always found
 
 
@@ -146,6 +147,8 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float64]]):
             spread = _PLAY_SPREAD
             angle = self.np_random.uniform(-np.pi, np.pi)
         tool_position = ring.point(angle, self.np_random.uniform(-spread, spread))
+        if start == "anywhere" and self.world.holds_orientation:  # the planar arm's tool has one height
+            tool_position[2] += self.np_random.uniform(-spread, spread)
         mujoco.mj_resetData(self._model, self._data)
         self._data.qpos[:] = self._inverse_kinematics.pose(tool_position)
         mujoco.mj_forward(self._model, self._data)

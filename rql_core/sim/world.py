@@ -92,6 +92,10 @@ def _add_ring(spec: mujoco.MjSpec, ring: Ring) -> None:
         rgba=_OBSTACLE_COLOUR,
         contype=1,
         conaffinity=1,
+        # A polished post: without friction a tool that touches it slides along instead of sticking to it. The priority
+        # makes the post decide for every contact.
+        condim=1,
+        priority=1,
     )
     for index, point in enumerate(ring.waypoints()):
         _add_marker(spec, f"waypoint_{index}", point, 0.008, _MARKER_COLOUR)

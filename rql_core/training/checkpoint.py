@@ -202,7 +202,9 @@ def load_checkpoint(directory: Path, *, device: str | torch.device = "cpu") -> C
         algorithm.load_policy_state(tensors)
     except ConfigError as error:
         raise CheckpointError(f"{directory / MODEL}: {error}") from error
-    text = (directory / CONTRACT).read_bytes().decode("utf-8") if config.has_contract else None
+    text = None
+    if config.has_contract:
+        text = _read(directory / CONTRACT, lambda path: path.read_bytes().decode("utf-8"))
     return Checkpoint(directory, config, manifest, Policy(algorithm, statistics), text)
 
 

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from rql_core.errors import ConfigError
+from rql_core.strict_yaml import MAX_BYTES, StrictYamlError, parse_mapping
 from rql_core.training.config import TrainConfig
-
-# A configuration has some thirty lines; a file past this is a mistake.
-MAX_BYTES = 100_000
 
 
 def load_train_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -24,13 +21,13 @@ def load_train_config(path: Path, overrides: Mapping[str, Any] | None = None) ->
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_BYTES}")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = parse_mapping(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys at the top, found {type(data).__name__}")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except StrictYamlError as error:
+        raise ConfigError(f"{path}: {error}") from None
     data |= {key: value for key, value in (overrides or {}).items() if value is not None}
     try:
         return TrainConfig.model_validate(data)

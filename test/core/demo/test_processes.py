@@ -174,10 +174,8 @@ def test_children_are_gone_after_the_group_is_left(tmp_path: Path, fails: bool) 
             wait_for_output(group, tmp_path, name)
         children = list(group._processes.values())
         assert 1 / (not fails)
-    assert len(children) == 2
-    for child in children:
-        with pytest.raises(ProcessLookupError):
-            os.kill(child.pid, 0)
+    # Asked, not killed: a recorder must be able to close its bag.
+    assert [child.returncode for child in children] == [-signal.SIGINT] * 2
 
 
 @needs_pidfd

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import fcntl
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from rql_core.demo import stages
-from rql_core.demo.processes import ProcessError, ros_environment
+from rql_core.demo.processes import ProcessError
 from rql_core.demo.settings import SETTINGS
 from rql_core.demo.stages import CONTROLLERS, STAGES, Demo, run_demo
 from rql_core.errors import ConfigError
@@ -69,6 +72,18 @@ def test_the_time_of_each_stage_and_of_the_installation_is_kept(tmp_path: Path, 
     demo.marker("train").write_text("{")
     demo.marker("report").unlink()
     assert list(demo.seconds()) == ["install", "record", "convert", "evaluate"]
+
+
+def test_a_stage_whose_settings_have_changed_is_done_again_with_those_after_it(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_demo(tmp_path, "planar_arm")
+    ran.clear()
+    settings = dataclasses.replace(SETTINGS["planar_arm"], rql_config="ur5e_rql")
+    monkeypatch.setitem(SETTINGS, "planar_arm", settings)
+    run_demo(tmp_path, "planar_arm")
+    assert ran == ["train", "evaluate", "report"]
+    assert "train: its settings have changed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("failing", STAGES)
@@ -149,32 +164,53 @@ fcntl.flock(file, fcntl.LOCK_EX)
 print("locked", flush=True)
 sys.stdin.readline()
 """
-SECOND_DEMO = """
-import sys
-from pathlib import Path
-from rql_core.demo import stages
-for name in stages.STAGES:
-    setattr(stages, name, lambda demo: None)
-stages.run_demo(Path(sys.argv[1]), "planar_arm")
-"""
 
 
-def test_a_second_demonstration_waits_until_the_first_ends_however_it_ends(tmp_path: Path) -> None:
-    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", HOLD_LOCK, str(tmp_path / ".lock")], **pipe) as first:
+def test_a_second_demonstration_waits_until_the_first_ends_however_it_ends(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [sys.executable, "-c", HOLD_LOCK, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "locked\n"
-        command = [sys.executable, "-c", SECOND_DEMO, str(tmp_path)]
-        with subprocess.Popen(command, env=ros_environment(), **pipe) as second:
-            assert second.stdout is not None
-            assert "waiting" in second.stdout.readline()
-            assert second.poll() is None
-            assert not (tmp_path / "robot.json").exists()
-            first.kill()
-            output = second.stdout.read()
-            assert second.wait() == 0
-    assert "[5/5] report" in output
-    assert (tmp_path / "stages" / "report.json").exists()
+        record, flock = stages.record, fcntl.flock
+
+        def record_alone(demo: Demo) -> None:
+            """Records."""
+            assert first.returncode is not None, "the first demonstration was still running"
+            record(demo)
+
+        def lock(file: TextIO, operation: int) -> None:
+            if not operation & fcntl.LOCK_NB:  # the first is killed at the moment from which on the second waits
+                assert ran == []
+                assert not (tmp_path / "robot.json").exists()
+                first.kill()
+                first.wait()
+            flock(file, operation)
+
+        monkeypatch.setattr(stages, "record", record_alone)
+        monkeypatch.setattr(stages.fcntl, "flock", lock)
+        run_demo(tmp_path, "planar_arm")
+    assert ran == list(STAGES)
+    assert "waiting for it to end" in capsys.readouterr().out
+
+
+def test_the_lock_is_let_go_when_a_demonstration_ends_or_fails(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(demo: Demo) -> None:
+        """Fails."""
+        raise ProcessError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "train", fail)
+        with pytest.raises(ProcessError):
+            run_demo(tmp_path, "planar_arm")
+    for _ in range(2):
+        with (tmp_path / ".lock").open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        run_demo(tmp_path, "planar_arm")
+    assert "Another demonstration" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("robot", sorted(SETTINGS))

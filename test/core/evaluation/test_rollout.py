@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from rql_core.algorithms import BCFlowConfig, RewardRange, make_algorithm
-from rql_core.contract import Contract, load_contract, parse_contract
+from rql_core.contract import Contract, parse_contract
 from rql_core.data import Statistics
 from rql_core.errors import ConfigError, ContractError, SimulationError
 from rql_core.evaluation.rollout import Rollout, contract_session, evaluate, training_evaluation
@@ -20,11 +20,6 @@ from rql_core.sim.session import Frame
 from rql_core.training.policy import Policy
 
 TEXT = config_file("contracts", "planar_arm").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def contract() -> Contract:
-    return load_contract(config_file("contracts", "planar_arm"))
 
 
 class Still:

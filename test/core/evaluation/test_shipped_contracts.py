@@ -145,8 +145,8 @@ def test_a_wrong_configuration_is_one_line_that_names_file_key_and_value(tmp_pat
 
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    (tmp_path / "large.yaml").write_text("#" * 200_000)
-    for name, said in (("binary.yaml", "not valid"), ("large.yaml", "expected at most"), (".", "cannot be read")):
+    (tmp_path / "large.yaml").write_text("#" * 2_000_000)
+    for name, said in (("binary.yaml", "not UTF-8"), ("large.yaml", "expected at most"), (".", "cannot be read")):
         with pytest.raises(ConfigError, match=said) as error:
             load_train_config(tmp_path / name)
         assert "\n" not in str(error.value)

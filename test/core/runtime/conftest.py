@@ -11,17 +11,11 @@ import torch
 
 from rql_core.algorithms import BCFlowConfig, RewardRange, make_algorithm
 from rql_core.data import Statistics
-from rql_core.resources import config_file
 from rql_core.training.checkpoint import save_checkpoint
 from rql_core.training.policy import Policy
 
 # Networks this small are slower on two threads than on one, and much slower where cores are shared.
 torch.set_num_threads(1)
-
-
-@pytest.fixture
-def contract_text() -> str:
-    return config_file("contracts", "planar_arm").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rql_core.contract import ActionChunk, Contract, TickAssembler, load_contract, parse_contract
+from rql_core.contract import ActionChunk, Contract, TickAssembler, parse_contract
 from rql_core.errors import SimulationError
 from rql_core.evaluation.rollout import frame_messages
 from rql_core.resources import config_file
@@ -16,11 +16,6 @@ from rql_core.sim.session import Frame, Session
 PERIOD = 50_000_000
 SECOND = 1_000_000_000
 TEXT = config_file("contracts", "planar_arm").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def contract() -> Contract:
-    return load_contract(config_file("contracts", "planar_arm"))
 
 
 @pytest.fixture
