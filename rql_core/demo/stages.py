@@ -78,13 +78,12 @@ def run_demo(out: Path, robot: str, *, start: str | None = None, fresh: bool = F
     demo = Demo(SETTINGS[robot], out)
     out.mkdir(parents=True, exist_ok=True)
     with _lock(out / ".lock"):
-        if fresh:
-            # Whatever robot it was; what somebody else put beside it stays.
-            _remove(*(out / name for name in ("bags", "bags.partial", "datasets", "runs", "evaluations", "logs")))
         _check_same_robot(demo, fresh)
         redo = STAGES if fresh else STAGES[STAGES.index(start) :] if start else _changed(demo)
         for stage in redo:
-            _forget(demo, stage)
+            # A fresh start takes the other robot's things away too.
+            for each in SETTINGS.values() if fresh else (demo.settings,):
+                _forget(Demo(each, out), stage)
         stages: dict[str, Callable[[Demo], None]] = {
             "record": record,
             "convert": convert,

@@ -25,6 +25,8 @@ _TASK_SPREAD = 0.015
 # Play episodes start this far off the circle at most, in metres, across and (where the arm can) up or down, so that
 # data also say how to come back to it.
 _PLAY_SPREAD = 0.04
+# Play starts nearer to the obstacle than this, in metres, are drawn again: no episode begins in a collision.
+_START_CLEARANCE = 0.005
 _CLEARANCE_SEARCH = 1.0  # metres: longer than any distance on the table, so that a clearance is always found
 
 
@@ -139,21 +141,30 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float64]]):
             raise SimulationError(
                 f"reset options are {options | {'start': start}}; expected only 'start', with 'task' or 'anywhere'"
             )
-        ring = self.world.ring
-        if start == "task":
-            spread = _TASK_SPREAD
-            angle = ring.start_angle + self.np_random.uniform(-spread, spread) / ring.radius
-        else:
-            spread = _PLAY_SPREAD
-            angle = self.np_random.uniform(-np.pi, np.pi)
-        tool_position = ring.point(angle, self.np_random.uniform(-spread, spread))
-        if start == "anywhere" and self.world.holds_orientation:  # the planar arm's tool has one height
+        self._place(self._task_start() if start == "task" else self._play_start())
+        while start == "anywhere" and self.clearance < _START_CLEARANCE:
+            self._place(self._play_start())
+        self._steps = 0
+        return self._observe(), {"success": self.success}
+
+    def _task_start(self) -> NDArray[np.float64]:
+        ring, spread = self.world.ring, _TASK_SPREAD
+        angle = ring.start_angle + self.np_random.uniform(-spread, spread) / ring.radius
+        return ring.point(angle, self.np_random.uniform(-spread, spread))
+
+    def _play_start(self) -> NDArray[np.float64]:
+        spread = _PLAY_SPREAD
+        angle = self.np_random.uniform(-np.pi, np.pi)
+        tool_position = self.world.ring.point(angle, self.np_random.uniform(-spread, spread))
+        if self.world.holds_orientation:  # the planar arm's tool has one height
             tool_position[2] += self.np_random.uniform(-spread, spread)
+        return tool_position
+
+    def _place(self, tool_position: NDArray[np.float64]) -> None:
+        """Put the arm at rest with its tool at a position `(3,)` in metres."""
         mujoco.mj_resetData(self._model, self._data)
         self._data.qpos[:] = self._inverse_kinematics.pose(tool_position)
         mujoco.mj_forward(self._model, self._data)
-        self._steps = 0
-        return self._observe(), {"success": self.success}
 
     def step(self, action: NDArray[np.float64]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Hold joint velocities `(joints,)` in rad/s for one control period.

@@ -25,7 +25,7 @@ _RETURN_SPEED = 0.15
 _NOISE_TIME = 0.3
 # Standard deviation of the noise as a share of each joint's limit: a third of what the walk itself uses. It spreads the
 # tool over some 4 cm either side of the circle, so that data show how to come back, and brings it to the obstacle only
-# now and then. With 0.10 a learned policy left the data more often; with 0.25 it took longer to learn.
+# now and then.
 _NOISE = 0.15
 
 

@@ -239,3 +239,14 @@ def test_importing_the_worlds_brings_in_neither_ros_nor_torch_nor_opengl() -> No
     environment = {"PYTHONPATH": ":".join(sys.path), "MUJOCO_GL": "disable"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", WORLD_NAMES)
+def test_no_play_episode_begins_in_a_collision(name: str) -> None:
+    env = make_world(name)
+    clearances = []
+    for seed in range(200):
+        env.reset(seed=seed, options={"start": "anywhere"})
+        clearances.append(env.clearance)
+    assert min(clearances) >= 0.005
+    assert max(clearances) > 0.02  # and they differ
