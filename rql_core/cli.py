@@ -224,6 +224,9 @@ def main(arguments: list[str] | None = None) -> int:
     except RqlError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(f"error: this command needs the package {error.name!r}; see requirements/", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -6,6 +6,7 @@ set the parameters `seed` and `episode_start_ns`, then call `~/reset`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -45,11 +46,16 @@ def subscribe_observations(node: Node, contract: Contract, receive: Any) -> list
 
 
 class EpisodeControl:
-    """The parameters and the service by which an evaluator starts an episode on a controller."""
+    """The parameters and the service by which an evaluator starts an episode on a controller.
 
-    def __init__(self, node: Node, runner: Any) -> None:
+    `runner()` gives the runner, or None while the node is not active; `interrupt()` publishes the safe command for what
+    was commanded before.
+    """
+
+    def __init__(self, node: Node, runner: Callable[[], PolicyRunner | None], interrupt: Callable[[], None]) -> None:
         self._node = node
         self._runner = runner
+        self._interrupt = interrupt
         declare(node, "seed", -1, "seed of the next episode's random numbers; -1: not reproducible", read_only=False)
         declare(
             node,
@@ -61,10 +67,11 @@ class EpisodeControl:
         self._service = node.create_service(Trigger, "~/reset", self._reset)
 
     def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        runner: PolicyRunner | None = self._runner()
+        runner = self._runner()
         if runner is None:
-            response.success, response.message = False, "not configured"
+            response.success, response.message = False, "not active"
             return response
+        self._interrupt()
         seed = int(self._node.get_parameter("seed").value)
         start = int(self._node.get_parameter("episode_start_ns").value)
         runner.reset(None if seed < 0 else seed, start or None)

@@ -28,7 +28,7 @@ class DemonstratorNode(Node):
         contract = load_contract(require(self, "contract", "path of the contract file"))
         actor = DemonstratorActor(world, contract)
         self._runner = PolicyRunner(contract, actor)
-        self._control = EpisodeControl(self, lambda: self._runner)
+        self._control = EpisodeControl(self, lambda: self._runner, self.close)
         seed = int(self.get_parameter("seed").value)
         self._runner.reset(None if seed < 0 else seed)
         self._chunks = ChunkPublisher(self, contract)
@@ -41,8 +41,8 @@ class DemonstratorNode(Node):
             self._chunks.publish(chunk)
 
     def close(self) -> None:
-        """Stand still at the end."""
-        chunk = self._runner.safe_chunk()
+        """Stand still: the safe command for what was commanded so far."""
+        chunk = self._runner.stop(None)
         if chunk is not None:
             self._chunks.publish(chunk)
 

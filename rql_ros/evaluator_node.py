@@ -73,9 +73,7 @@ class EvaluatorNode(Node):
         self._call(executor, stop, self._set_bridge, _integers(seed=seed))
         answer = json.loads(self._call(executor, stop, self._reset_bridge, Trigger.Request()).message)
         self._call(executor, stop, self._set_controller, _integers(seed=seed, episode_start_ns=answer["stamp_ns"]))
-        ready = self._call(executor, stop, self._reset_controller, Trigger.Request())
-        if not ready.success:
-            raise EvaluationError(f"controller {self.controller!r} is not ready: {ready.message}")
+        self._reset_when_active(executor, stop)
         self._assembler.reset(answer["stamp_ns"])
         self._path = []
         self._call(executor, stop, self._pause, SetBool.Request(data=False))
@@ -84,11 +82,15 @@ class EvaluatorNode(Node):
             executor,
             lambda: self._result.get("episode") == answer["episode"] or stop.received or monotonic() > deadline,
         )
+        if stop.received:
+            raise EvaluationError(f"stopped in the episode with seed {seed}; nothing was written")
         if self._result.get("episode") != answer["episode"]:
             raise EvaluationError(
                 f"episode with seed {seed} did not end within {self.timeout:g} s; is controller {self.controller!r} "
                 "active, and does it publish on the contract's action topic?"
             )
+        # The result may overtake the last observations on their way here.
+        spin_until(executor, lambda: len(self._path) > self._result["steps"] or monotonic() > deadline)
         return EpisodeRecord(
             seed=seed,
             steps=self._result["steps"],
@@ -96,6 +98,17 @@ class EvaluatorNode(Node):
             success=self._result["success"],
             path=self._path,
         )
+
+    def _reset_when_active(self, executor: Executor, stop: StopSignal) -> None:
+        """Reset the controller, waiting for one that is still starting."""
+        deadline = monotonic() + self.timeout
+        while True:
+            answer = self._call(executor, stop, self._reset_controller, Trigger.Request())
+            if answer.success:
+                return
+            if stop.received or monotonic() > deadline:
+                raise EvaluationError(f"controller {self.controller!r} is not ready: {answer.message}")
+            executor.spin_once(timeout_sec=0.05)
 
     def _call(self, executor: Executor, stop: StopSignal, client: Any, request: Any) -> Any:
         deadline = monotonic() + self.timeout
@@ -107,7 +120,10 @@ class EvaluatorNode(Node):
         spin_until(executor, lambda: future.done() or stop.received or monotonic() > deadline)
         if not future.done():
             raise EvaluationError(f"service {client.srv_name} did not answer within {self.timeout:g} s")
-        return future.result()
+        result = future.result()
+        for refused in (item for item in getattr(result, "results", []) if not item.successful):
+            raise EvaluationError(f"{client.srv_name}: {refused.reason}")
+        return result
 
     def _receive(self, message: DiagnosticArray) -> None:
         self._result = {value.key: json.loads(value.value) for value in message.status[0].values}

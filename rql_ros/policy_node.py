@@ -50,7 +50,7 @@ class PolicyNode(LifecycleNode):
         self._chunks: ChunkPublisher | None = None
         self._observing: list[Any] = []
         self._active = False
-        self._control = EpisodeControl(self, lambda: self._runner)
+        self._control = EpisodeControl(self, lambda: self._runner if self._active else None, self._interrupt)
         self._rearm_service = self.create_service(Trigger, "~/rearm", self._rearm)
         self._diagnostics: Publisher[Any] = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -72,25 +72,33 @@ class PolicyNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load and verify; on failure say why in one line and stay unconfigured."""
+        try:
+            return self._configure()
+        except Exception as error:  # rclpy would swallow it without a word, and say only that configuring failed
+            expected = isinstance(error, RqlError)
+            detail = str(error) if expected else f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self.get_logger().fatal(f"not configured: {detail}")
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+
+    def _configure(self) -> TransitionCallbackReturn:
         checkpoint = Path(str(self.get_parameter("checkpoint").value))
         contract_path = str(self.get_parameter("contract").value)
-        try:
-            policy = DeployedPolicy.load(
-                checkpoint,
-                device=str(self.get_parameter("device").value),
-                threads=int(self.get_parameter("threads").value),
-            )
-            if contract_path:
-                check_contract(checkpoint, policy.contract, load_contract(contract_path), contract_path)
-            self._runner = PolicyRunner(policy.contract, policy, int(self.get_parameter("replan_every").value))
-            policy.warm_up()
-        except RqlError as error:
-            self.get_logger().fatal(f"not configured: {error}")
-            self._runner = None
-            return TransitionCallbackReturn.FAILURE
+        policy = DeployedPolicy.load(
+            checkpoint,
+            device=str(self.get_parameter("device").value),
+            threads=int(self.get_parameter("threads").value),
+        )
         contract = policy.contract
+        if contract_path:
+            # From here on this robot's: it means the same, but its quality of service and waiting time may differ.
+            contract = load_contract(contract_path)
+            check_contract(checkpoint, policy.contract, contract, contract_path)
+        runner = PolicyRunner(contract, policy, int(self.get_parameter("replan_every").value))
+        policy.warm_up()
         self._chunks = ChunkPublisher(self, contract)
         self._observing = subscribe_observations(self, contract, self._observe)
+        self._runner = runner
         self.get_logger().info(
             f"configured: {policy.algorithm} checkpoint {checkpoint}, contract {contract.name!r}, "
             f"{policy.horizon} steps a chunk at {contract.rate:g} Hz"
@@ -101,11 +109,18 @@ class PolicyNode(LifecycleNode):
         """Start with what is observed from now on."""
         assert self._runner is not None
         self._runner.reset(self._seed())
-        self._active = True
         if not self._lockstep:
             # By the ROS clock: under use_sim_time nothing grows old while the simulation stands.
             self._poll_timer = self.create_timer(self._runner.contract.observation.max_wait_ns / 1e9, self._poll)
-        return super().on_activate(state)
+        result = super().on_activate(state)
+        self._active = result == TransitionCallbackReturn.SUCCESS
+        return result
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A transition broke: the safe command goes out, and the node is as if never configured."""
+        self._stop()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """The safe command goes out last."""
@@ -133,7 +148,8 @@ class PolicyNode(LifecycleNode):
 
     def _observe(self, topic: str, message: Any) -> None:
         if self._active and self._runner is not None:
-            self._runner.push(topic, message, self.get_clock().now().nanoseconds)
+            now = self.get_clock().now().nanoseconds
+            self._runner.push(topic, message, now, check_future=not self._lockstep)
             self._poll()
 
     def _poll(self) -> None:
@@ -148,8 +164,14 @@ class PolicyNode(LifecycleNode):
         if self._poll_timer is not None:
             self.destroy_timer(self._poll_timer)
             self._poll_timer = None
-        if was_active and self._runner is not None and self._chunks is not None:
-            chunk = self._runner.safe_chunk()
+        if was_active:
+            self._interrupt()
+
+    def _interrupt(self, *, clock_jumped: bool = False) -> None:
+        """The safe command for what was commanded so far."""
+        if self._runner is not None and self._chunks is not None:
+            now = None if self._lockstep else self.get_clock().now().nanoseconds
+            chunk = self._runner.stop(now, clock_jumped=clock_jumped)
             if chunk is not None:
                 self._chunks.publish(chunk)
 
@@ -164,6 +186,7 @@ class PolicyNode(LifecycleNode):
 
     def _clock_jumped(self, jump: TimeJump) -> None:
         if self._runner is not None and jump.delta.nanoseconds < 0:
+            self._interrupt(clock_jumped=not self._lockstep)
             self._runner.reset(self._seed())
             self.get_logger().warning(f"clock went back by {-jump.delta.nanoseconds / 1e9:.3f} s: started anew")
 

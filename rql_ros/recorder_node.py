@@ -17,6 +17,7 @@ from std_srvs.srv import SetBool
 
 from rql_core.bags.writer import BagWriter
 from rql_core.contract import load_contract
+from rql_core.contract.alignment import CLOCK_JUMP_NS
 from rql_core.contract.schema import MarkerBoundary, Qos
 from rql_core.errors import BagError
 from rql_ros.messages import message_class, qos_profile
@@ -49,6 +50,7 @@ class RecorderNode(Node):
         self._bag: BagWriter | None = None
         self._messages = 0
         self._episodes = 0
+        self._newest_ns = 0
         self.exit_code: int | None = None
         if autostart:
             self._start()
@@ -86,7 +88,13 @@ class RecorderNode(Node):
                     self._stop()
                     self._start()
                 self._episodes += 1
-            self._bag.write(topic, self.get_clock().now().nanoseconds, data)
+            now = self.get_clock().now().nanoseconds
+            if now < self._newest_ns - CLOCK_JUMP_NS:
+                self.get_logger().warning("the clock was set back: a new bag is started, so that times stay in order")
+                self._stop()
+                self._start()
+            self._newest_ns = now
+            self._bag.write(topic, now, data)
         except (BagError, OSError) as error:
             self._fail(error)
             return

@@ -17,6 +17,7 @@ import numpy as np
 from rql_core.contract.messages import FloatArray, topic_readers
 from rql_core.contract.schema import Contract
 from rql_core.contract.time import NANOSECONDS, tick_at_or_after, tick_time
+from rql_core.errors import ContractError
 
 # Networks reorder messages by milliseconds; a stamp that is a whole second older means that the clock was set back.
 CLOCK_JUMP_NS = NANOSECONDS
@@ -86,17 +87,34 @@ class TickAssembler:
         self._next = None if start_ns is None else tick_at_or_after(start_ns, self._contract.rate_fraction)
         self._next_is_fixed = start_ns is not None
 
-    def push(self, topic: str, message: Any, receive_ns: int) -> None:
-        """Take one message. Raises ContractError when it does not keep to the contract; then nothing has changed."""
+    def push(self, topic: str, message: Any, receive_ns: int, *, not_after_ns: int | None = None) -> None:
+        """Take one message; one stamped after `not_after_ns` is refused.
+
+        Raises ContractError when it does not keep to the contract; then nothing has changed. So does one with the stamp
+        of the message before it and other numbers: two publishers, or two recordings, have been mixed.
+        """
         reader = self._readers[topic]
         stamp = reader.stamp(message, receive_ns)
+        if not_after_ns is not None and stamp > not_after_ns:
+            raise ContractError(
+                f"{topic}: header.stamp is {(stamp - receive_ns) / NANOSECONDS:.3f} s ahead of this node's clock; "
+                "synchronise the clocks, or set use_sim_time on both sides"
+            )
         if self._start_ns is not None and stamp < self._start_ns:
             self.counts["before_start"] += 1
             return
         newest = self._buffers[topic].newest_ns
         if newest is not None and stamp <= newest:
+            if stamp == newest:
+                if not np.array_equal(reader.read(message), self._buffers[topic].samples[-1][1]):
+                    raise ContractError(
+                        f"{topic}: two messages are stamped {stamp / NANOSECONDS:.6f} s and differ; is there a second "
+                        "publisher, or are two recordings in one bag?"
+                    )
+                self.counts["duplicate"] += 1
+                return
             if newest - stamp < CLOCK_JUMP_NS:
-                self.counts["duplicate" if stamp == newest else "out_of_order"] += 1
+                self.counts["out_of_order"] += 1
                 return
             values = reader.read(message)
             self.counts["clock_jump"] += 1

@@ -42,7 +42,13 @@ class TopicReader:
         """Time of the message in ns by the contract's clock; raises ContractError when the header is unset."""
         if self._clock == "receive":
             return receive_ns
-        stamp = stamp_to_ns(message.header.stamp)
+        try:
+            stamp = stamp_to_ns(message.header.stamp)
+        except AttributeError:
+            raise ContractError(
+                f"{self.spec.topic}: {self.spec.type} has no header, which clock 'header' needs; use clock 'receive', "
+                "or the stamped form of the type"
+            ) from None
         if stamp <= 0:
             raise ContractError(
                 f"{self.spec.topic}: header.stamp is {stamp} ns, expected the time of measurement; "

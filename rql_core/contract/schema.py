@@ -28,8 +28,8 @@ JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 MULTI_ARRAY = "std_msgs/msg/Float64MultiArray"
 MARKER = "std_msgs/msg/Header"
 
-# Types whose first field is a std_msgs/Header, of those that an observation may come from without a definition of its
-# own at hand: the header clock needs one.
+# Packages whose messages have no header: refused at once where the header clock needs one. Other types without a header
+# are refused when their first message comes.
 UNSTAMPED_PACKAGES = ("std_msgs",)
 
 _ATTRIBUTE = re.compile(r"^[a-z][a-z0-9_]*(\[\d+\])?(\.[a-z][a-z0-9_]*(\[\d+\])?)*$")
@@ -156,7 +156,7 @@ class Action(_Strict):
     command: Literal["positions", "velocities", "accelerations", "effort"]
     unit: str = Field(min_length=1, max_length=32)
     features: list[ActionFeature] = Field(min_length=1, max_length=128)
-    hold: Literal["zero", "last"] = Field(description="the safe command when there is no fresh action")
+    hold: Literal["zero", "last"] = Field(description="the safe command: last for positions, zero for everything else")
     max_age: float = Field(
         default=0.0,
         ge=0,
@@ -172,6 +172,11 @@ class Action(_Strict):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"action {name!r} is listed {names.count(name)} times, expected once")
+        safe = "last" if self.command == "positions" else "zero"
+        if self.hold != safe:
+            raise ValueError(
+                f"hold is {self.hold!r} with command {self.command!r}, which would go on moving; expected {safe!r}"
+            )
         if self.hold == "zero":
             for feature in self.features:
                 if not feature.lower <= 0 <= feature.upper:

@@ -77,6 +77,7 @@ class DatasetWriter:
             raise DatasetError(
                 f"{self.path}: name is {self.path.name!r}, expected name-vN such as 'arm-v0' (Minari's rule)"
             )
+        _bring_back(self.path.parent / f".{self.path.name}.old", self.path)
         if self.path.exists() and not overwrite:
             raise DatasetError(f"{self.path}: exists already; give a new version number, or ask to overwrite it")
         self._partial = self.path.parent / f".{self.path.name}.partial"
@@ -181,11 +182,12 @@ class DatasetWriter:
         try:
             for name, text in files.items():
                 (self._partial / name).write_text(text, encoding="utf-8")
-            shutil.rmtree(old, ignore_errors=True)
             if self._overwrite and self.path.exists():
+                shutil.rmtree(old, ignore_errors=True)
                 self.path.rename(old)
             self._partial.rename(self.path)
         except OSError as error:
+            _bring_back(old, self.path)
             raise DatasetError(f"{self.path}: cannot be completed: {error.strerror}; is the disk full?") from None
         shutil.rmtree(old, ignore_errors=True)
 
@@ -234,6 +236,12 @@ def load_dataset(path_or_id: Path | str) -> tuple[Trajectories, str, dict[str, A
             f"{path}: data cannot be read, the file is cut short or damaged ({detail}); copy or convert it again"
         ) from None
     return trajectories, text, metadata
+
+
+def _bring_back(old: Path, path: Path) -> None:
+    """Undo a replacement that was killed between taking the old dataset away and putting the new one in its place."""
+    if old.exists() and not path.exists():
+        old.rename(path)
 
 
 def _metadata(path: Path) -> dict[str, Any]:

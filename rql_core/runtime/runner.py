@@ -15,9 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from rql_core.contract import ActionChunk, Contract, Tick, TickAssembler
-from rql_core.contract.time import tick_time
+from rql_core.contract.time import NANOSECONDS, tick_at_or_after, tick_time
 from rql_core.errors import ConfigError, ContractError
 from rql_core.runtime.safety import SafetyFilter
+
+# A safe command covers its own tick and the next, so that it is still in force when it arrives.
+SAFE_STEPS = 2
+# Clocks that are kept in step differ by milliseconds, and simulated time may lag behind its messages by the second
+# between two episodes; a stamp further ahead comes from another clock.
+FUTURE_NS = 3 * NANOSECONDS // 2
 
 
 class Actor(Protocol):
@@ -47,7 +53,9 @@ class PolicyRunner:
     """Plans a chunk whenever one is due: at the first complete observation and every `replan_every` steps.
 
     `replan_every` 0 means after the whole chunk (open loop). When observations are missing or too old at a tick, one
-    chunk with the safe command is given out, and planning starts anew with the next complete observation.
+    chunk with the safe command is given out, and planning starts anew with the next complete observation. Whoever
+    interrupts the runner (deactivation, reset, a clock set back) publishes what `stop` gives first, so that no chunk of
+    before goes on being executed.
     """
 
     def __init__(self, contract: Contract, actor: Actor, replan_every: int = 0) -> None:
@@ -65,56 +73,87 @@ class PolicyRunner:
         self._planned: int | None = None
         self._previous: int | None = None
         self._holding: tuple[str, ...] | None = None
-        self._last_index: int | None = None
+        self._sent: ActionChunk | None = None
         self._inference_ms: list[float] = []
 
     def reset(self, seed: int | None = None, start_ns: int | None = None) -> None:
         """Forget the past and start an episode; observations stamped before `start_ns` are ignored."""
         self.assembler.reset(start_ns)
         self._actor.reset(seed)
+        self.filter.forget()
         self._planned = None
         self._previous = None
         self._holding = None
+        self._sent = None
 
-    def push(self, topic: str, message: Any, receive_ns: int) -> None:
-        """Take a message of an observation topic; one that breaks the contract is counted and not used."""
+    def push(self, topic: str, message: Any, receive_ns: int, *, check_future: bool = False) -> None:
+        """Take a message of an observation topic; one that breaks the contract is counted and not used.
+
+        `check_future`: refuse one that is stamped more than FUTURE_NS after `receive_ns`, the node's own time.
+        """
         try:
-            self.assembler.push(topic, message, receive_ns)
+            self.assembler.push(
+                topic, message, receive_ns, not_after_ns=receive_ns + FUTURE_NS if check_future else None
+            )
         except ContractError as error:
             self.counts["refused_messages"] += 1
             self.last_error = str(error)
 
     def poll(self, now_ns: int | None) -> list[ActionChunk]:
         """The chunks to publish now. `now_ns` None: wait for complete observations however long it takes."""
-        chunks = [self._decide(tick) for tick in self.assembler.take(now_ns)]
+        chunks = [self._decide(tick, now_ns) for tick in self.assembler.take(now_ns)]
         return [chunk for chunk in chunks if chunk is not None]
 
-    def safe_chunk(self) -> ActionChunk | None:
-        """The safe command as a chunk of one step, to be said last; None before the first observation.
+    def stop(self, now_ns: int | None, *, clock_jumped: bool = False) -> ActionChunk | None:
+        """The safe command as a chunk, if anything was commanded since the last stop or reset.
 
-        It is stamped with the tick after the last observation, so that it follows whatever was commanded then.
+        It follows the last observation, or begins at the tick of `now_ns` where that is later. After a clock jump the
+        times of before mean nothing, and it begins at the tick of `now_ns`.
         """
-        if self._last_index is None:
+        if self._sent is None:
             return None
-        return self._safe_chunk_at(tick_time(self._last_index + 1, self.contract.rate_fraction))
+        commanded = tick_at_or_after(self._sent.stamp_ns, self.contract.rate_fraction)
+        index = 0 if clock_jumped else 1 + max(commanded, self._previous or 0)
+        chunk = self._safe_chunk(index, now_ns)
+        self._sent = None
+        return chunk
 
-    def _safe_chunk_at(self, stamp_ns: int) -> ActionChunk | None:
-        command = self.filter.safe_command()
-        return None if command is None else ActionChunk.regular(self.contract, stamp_ns, command)
+    def _safe_chunk(self, index: int, now_ns: int | None) -> ActionChunk | None:
+        """The safe command from tick `index` on, or from the tick of `now_ns` where that is later.
 
-    def _decide(self, tick: Tick) -> ActionChunk | None:
+        One that is over when it arrives would be dropped and the chunk before it go on: it lasts until the tick after
+        the next.
+        """
+        if now_ns is not None:
+            index = max(index, tick_at_or_after(now_ns + 1, self.contract.rate_fraction) - 1)
+        stamp = tick_time(index, self.contract.rate_fraction)
+        self._note_executed(stamp)
+        command = self.filter.safe_command(SAFE_STEPS)
+        if command is None:
+            return None
+        self._sent = ActionChunk.regular(self.contract, stamp, command)
+        return self._sent
+
+    def _note_executed(self, stamp_ns: int) -> None:
+        """Tell the filter which action was in force just before `stamp_ns`: that is what hold 'last' keeps."""
+        if self._sent is None:
+            return
+        step = self._sent.step_at(stamp_ns - 1)
+        if step is not None:
+            self.filter.sent(self._sent.actions[min(step, self._sent.horizon - 1)])
+
+    def _decide(self, tick: Tick, now_ns: int | None) -> ActionChunk | None:
         if tick.observation is None:
             self.counts["missing_observations"] += 1
-            entered = self._holding is None and self._previous is not None
+            entered = self._holding is None and self._sent is not None
             self._holding = tick.missing
             self._planned = None
             self._previous = None
-            return self._safe_chunk_at(tick.stamp_ns) if entered else None
+            return self._safe_chunk(tick.index, now_ns) if entered else None
         self._holding = None
         if self._previous is not None and tick.index <= self._previous:
             self._planned = None  # the clock was set back: plans of the time before mean nothing now
         self._previous = tick.index
-        self._last_index = tick.index
         self.counts["observations"] += 1
         if self._planned is not None and tick.index < self._planned + self._replan_every:
             return None
@@ -126,14 +165,15 @@ class PolicyRunner:
         raw = self._actor.act(observation)
         self._inference_ms.append((perf_counter() - started) * 1e3)
         was_latched = self.filter.latched is not None
+        self._note_executed(stamp_ns)
         actions = self.filter.apply(raw)
         if was_latched:  # the safe command has gone out; a latched node says nothing more
             return None
         if actions is None:
             return None
-        self.filter.sent(actions[min(self._replan_every, len(actions)) - 1])
         self.counts["chunks"] += 1
-        return ActionChunk.regular(self.contract, stamp_ns, actions)
+        self._sent = ActionChunk.regular(self.contract, stamp_ns, actions)
+        return self._sent
 
     def health(self, now_ns: int) -> Health:
         """State, ages in s, counts, and inference times in ms since the last call."""

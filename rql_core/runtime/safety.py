@@ -66,6 +66,10 @@ class SafetyFilter:
             return np.zeros((horizon, len(self.names)))
         return None if self._last is None else np.repeat(self._last[None], horizon, axis=0)
 
+    def forget(self) -> None:
+        """Nothing is being executed any more: there is no last action to hold."""
+        self._last = None
+
     def rearm(self) -> None:
         """Let commands pass again after a latch."""
         self.latched = None

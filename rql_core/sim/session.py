@@ -55,8 +55,8 @@ class Session:
     """Runs an ArmEnv step by step.
 
     `execute_steps`: how many steps of a chunk are used before lockstep waits for the next one (0: all of them).
-    `counts["starved"]`: steps without an action in force, for which the contract's hold command stood in: zeros, or the
-    last action of the episode. `counts["stale"]`: chunks of an episode that is over, which are not used.
+    `counts["starved"]`: steps without an action in force, for which zeros stood in: the arms take velocities, and
+    their safe command is to stand still. `counts["stale"]`: chunks of an episode that is over, which are not used.
     """
 
     def __init__(self, env: ArmEnv, contract: Contract, *, start: str = "task", execute_steps: int = 0) -> None:
@@ -86,7 +86,6 @@ class Session:
         self._seed: int | None = None
         self._total_reward = 0.0
         self._begun_ns = 0
-        self._last = np.zeros(contract.action_dim)
 
     @property
     def stamp_ns(self) -> int:
@@ -102,7 +101,6 @@ class Session:
         self._seed = seed
         self._total_reward = 0.0
         self._begun_ns = self.stamp_ns
-        self._last = np.zeros(self.contract.action_dim)
         self.frame = Frame(
             self.stamp_ns, self.env.sample(), self._episode, 0, 0.0, self.env.success, terminated=False, truncated=False
         )
@@ -132,8 +130,7 @@ class Session:
         action = self._schedule.action_at(self.stamp_ns)
         if action is None:
             self.counts["starved"] += 1
-            action = self._last if self.contract.action.hold == "last" else np.zeros(self.contract.action_dim)
-        self._last = action
+            action = np.zeros(self.contract.action_dim)
         _, reward, terminated, truncated, info = self.env.step(action)
         self._tick += 1
         self._schedule.forget_before(self.stamp_ns)

@@ -222,6 +222,11 @@ class _Run:
                     f"{name} is {now[name]}, but {checkpoint.directory} was trained with {before.get(name)}: "
                     "resume with the same settings, or start a new run"
                 )
+        if state.values.get("device") != self.device.type:
+            raise ConfigError(
+                f"this run would go on on {self.device.type}, but {checkpoint.directory} was trained on "
+                f"{state.values.get('device')}, whose random numbers differ: resume there, or start a new run"
+            )
         if checkpoint.manifest.step > self.config.updates:
             raise ConfigError(
                 f"updates is {self.config.updates}, but {checkpoint.directory} has made {checkpoint.manifest.step}"

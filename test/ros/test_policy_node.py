@@ -14,7 +14,7 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from robot import Robot
 
-from rql_core.contract import Contract
+from rql_core.contract import ActionChunk, Contract
 from rql_core.demo.processes import ProcessGroup, node_command
 
 PATIENCE_S = 60.0
@@ -94,20 +94,40 @@ def test_a_message_that_breaks_the_contract_moves_nothing_and_is_reported(
     assert all((chunk.actions == 0).all() for chunk in robot.chunks)
 
 
+def plans(robot: Robot) -> list[ActionChunk]:
+    """The policy's own chunks: of four steps, where the safe command has two."""
+    return [chunk for chunk in robot.chunks if chunk.horizon == 4]
+
+
 def test_joints_in_another_order_give_the_same_chunk(robot: Robot, group: ProcessGroup, checkpoint: Path) -> None:
     group.start("policy", node_command("policy_node", checkpoint=checkpoint, lockstep=True, seed=3))
     robot.wait_for_readers()
-    for names, position in (
-        (("shoulder_joint", "elbow_joint"), (-0.8, 1.7)),
-        (("elbow_joint", "shoulder_joint"), (1.7, -0.8)),
-        (("shoulder_joint", "elbow_joint"), (-0.7, 1.7)),
+    for count, (names, position) in enumerate(
+        (
+            (("shoulder_joint", "elbow_joint"), (-0.8, 1.7)),
+            (("elbow_joint", "shoulder_joint"), (1.7, -0.8)),
+            (("shoulder_joint", "elbow_joint"), (-0.7, 1.7)),
+        ),
+        1,
     ):
-        assert robot.call("/policy_node/reset").success
+        robot.wait(lambda: robot.call("/policy_node/reset").success, "an active node")
         robot.publish(robot.now_tick(), position, names=names)
-        count = len(robot.chunks) + 1
-        robot.wait(lambda count=count: len(robot.chunks) >= count, "a chunk")
-    np.testing.assert_array_equal(robot.chunks[0].actions, robot.chunks[1].actions)
-    assert (robot.chunks[0].actions != robot.chunks[2].actions).any()
+        robot.wait(lambda count=count: len(plans(robot)) >= count, "a chunk")
+    first, permuted, other = plans(robot)
+    np.testing.assert_array_equal(first.actions, permuted.actions)
+    assert (first.actions != other.actions).any()
+
+
+def test_a_reset_stops_what_was_commanded_before(robot: Robot, group: ProcessGroup, checkpoint: Path) -> None:
+    group.start("policy", node_command("policy_node", checkpoint=checkpoint, lockstep=True))
+    robot.wait_for_readers()
+    stamp = robot.now_tick()
+    robot.publish(stamp)
+    robot.wait(lambda: len(robot.chunks) == 1, "a chunk")
+    assert robot.call("/policy_node/reset").success
+    robot.wait(lambda: len(robot.chunks) == 2, "the safe command")
+    assert (robot.chunks[1].actions == 0).all()
+    assert robot.chunks[1].stamp_ns == stamp + robot.contract.period_ns
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

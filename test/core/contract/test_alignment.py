@@ -120,12 +120,20 @@ def test_age_is_counted_to_the_nanosecond(contract: Contract) -> None:
 def test_doubled_and_late_messages_are_counted_and_change_nothing(contract: Contract) -> None:
     assembler = TickAssembler(contract)
     push(assembler, "/a", 0, 40)
-    assembler.push("/a", message(40, 7.0), 0)
+    push(assembler, "/a", 40)
     assembler.push("/a", message(20, 7.0), 0)
     push(assembler, "/a", 50)
     push(assembler, "/b", 0, 50)
     assert seen(assembler.take()) == [(0, [0, 0]), (50, [50, 50])]
     assert assembler.counts == {"duplicate": 1, "out_of_order": 1}
+
+
+def test_two_messages_of_one_time_that_differ_are_refused(contract: Contract) -> None:
+    assembler = TickAssembler(contract)
+    push(assembler, "/a", 40)
+    with pytest.raises(ContractError, match=r"/a: two messages are stamped .* s and differ"):
+        assembler.push("/a", message(40, 7.0), 0)
+    assert not assembler.counts
 
 
 def test_a_clock_that_jumps_back_forgets_what_was_before(contract: Contract) -> None:
@@ -203,11 +211,11 @@ def test_any_interleaving_of_topics_gives_the_same_ticks(
     results = []
     for topics in (["/a"] * len(first) + ["/b"] * len(second), order):
         assembler = TickAssembler(contract)
-        queues = {"/a": iter(enumerate(first)), "/b": iter(enumerate(second))}
+        queues = {"/a": iter(first), "/b": iter(second)}
         ticks = []
         for topic in topics:
-            index, at = next(queues[topic])
-            assembler.push(topic, message(at, index), 0)
+            at = next(queues[topic])
+            assembler.push(topic, message(at, at), 0)
             ticks += assembler.take()
         results.append((seen(ticks), [tick.index for tick in ticks], dict(assembler.counts)))
     assert results[0] == results[1]

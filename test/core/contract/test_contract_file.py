@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from rql_core.contract import load_contract, parse_contract
+from rql_core.contract.messages import topic_readers
 from rql_core.errors import ContractError
 
 CONTRACTS = sorted((Path(__file__).parents[3] / "config" / "contracts").glob("*.yaml"))
@@ -117,3 +118,19 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
     with pytest.raises(ContractError, match="not UTF-8"):
         load_contract(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize(("command", "hold"), [("positions", "zero"), ("velocities", "last"), ("effort", "last")])
+def test_a_safe_command_that_would_go_on_moving_is_refused(contract_text: str, command: str, hold: str) -> None:
+    text = contract_text.replace("command: velocities", f"command: {command}").replace("hold: zero", f"hold: {hold}")
+    with pytest.raises(ContractError, match=f"hold is '{hold}' with command '{command}', which would go on moving"):
+        parse_contract(text)
+
+
+def test_a_type_without_a_header_is_refused_when_the_header_clock_needs_one(contract_text: str) -> None:
+    text = contract_text.replace("geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/Pose").replace(
+        "pose.position", "position"
+    )
+    reader = topic_readers(parse_contract(text))["/tool_pose"]
+    with pytest.raises(ContractError, match=r"/tool_pose: geometry_msgs/msg/Pose has no header"):
+        reader.stamp(object(), 1)

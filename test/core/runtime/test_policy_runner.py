@@ -48,7 +48,8 @@ reward:
   otherwise: -1.0
 episodes: {boundary: {by: bag}, min_steps: 1, at_success: continue}
 """
-SAFE = [[0.0]]
+SAFE = [[0.0], [0.0]]  # this tick and the next, so that it is in force when it arrives
+HOLD_LAST = [("command: velocities", "command: positions"), ("hold: zero", "hold: last")]
 
 
 class Script:
@@ -196,8 +197,9 @@ def test_each_gap_gives_its_own_safe_chunk(contract: Contract) -> None:
     for begin in (0, 500, 1000):
         chunks += observe(runner, begin, begin + 50)
         chunks += runner.poll(START + (begin + 300) * MS)
-    assert [at for at, actions in seen(chunks) if actions == SAFE] == [100.0, 600.0, 1100.0]
-    assert stamps(chunks) == [0.0, 100.0, 500.0, 600.0, 1000.0, 1100.0]
+    # Found late, it begins where the clock is: a chunk that is over when it arrives would stop nothing.
+    assert [at for at, actions in seen(chunks) if actions == SAFE] == [300.0, 800.0, 1300.0]
+    assert stamps(chunks) == [0.0, 300.0, 500.0, 800.0, 1000.0, 1300.0]
 
 
 def test_a_gap_is_found_without_a_clock_too(contract: Contract) -> None:
@@ -215,11 +217,52 @@ def test_no_safe_chunk_before_anything_was_commanded(contract: Contract) -> None
     assert "/tool" in health.summary
 
 
-def test_with_hold_last_the_safe_chunk_is_what_was_executed_when_the_next_plan_was_due() -> None:
-    runner = PolicyRunner(parse_contract(CONTRACT.replace("hold: zero", "hold: last")), Script(), replan_every=2)
+def hold_last() -> Contract:
+    text = CONTRACT
+    for was, now in HOLD_LAST:
+        text = text.replace(was, now)
+    return parse_contract(text)
+
+
+def test_with_hold_last_the_safe_chunk_is_what_was_in_force_and_no_later_action_of_the_chunk() -> None:
+    runner = PolicyRunner(hold_last(), Script(horizon=10))
     observe(runner, 0, 50, value=0.5)
-    (safe,) = runner.poll(START + 200 * MS)
-    np.testing.assert_array_equal(safe.actions, [[0.51]])
+    (safe,) = runner.poll(START + 121 * MS)
+    assert seen([safe])[0][0] == 100.0
+    np.testing.assert_array_equal(safe.actions, [[0.51], [0.51]])  # step 1 of .50, .51, ... .59
+
+
+def test_a_stop_right_after_a_plan_holds_its_first_action_and_a_second_stop_says_nothing() -> None:
+    runner = PolicyRunner(hold_last(), Script(horizon=10))
+    observe(runner, 0, value=0.5)
+    stopped = runner.stop(START + 10 * MS)
+    assert stopped is not None
+    np.testing.assert_array_equal(stopped.actions, [[0.5], [0.5]])
+    assert runner.stop(START + 20 * MS) is None
+
+
+def test_after_a_reset_nothing_of_before_is_held() -> None:
+    runner = PolicyRunner(hold_last(), Script())
+    observe(runner, 0, value=0.5)
+    runner.reset()
+    assert runner.stop(START + 100 * MS) is None
+    assert runner.filter.safe_command() is None
+
+
+def test_a_stop_after_a_clock_jump_begins_at_the_new_time(contract: Contract) -> None:
+    runner = PolicyRunner(contract, Script())
+    observe(runner, 5000)
+    stopped = runner.stop(START + 60 * MS, clock_jumped=True)
+    assert stopped is not None
+    assert seen([stopped]) == [(50.0, SAFE)]
+
+
+def test_a_stamp_of_another_clock_is_refused_and_said(contract: Contract) -> None:
+    runner = PolicyRunner(contract, Script())
+    runner.push("/joints", joints(2000), START, check_future=True)
+    runner.push("/tool", tool(1400), START, check_future=True)
+    assert runner.counts["refused_messages"] == 1
+    assert "/joints: header.stamp is 2.000 s ahead" in runner.health(START).values["last refused message"]
 
 
 # Messages that break the contract
@@ -307,7 +350,7 @@ def test_a_latched_runner_gives_the_safe_command_once_and_then_nothing(contract:
     chunks = observe(runner, 50, 100)
     assert runner.health(START).level == "ok"  # two may be a glitch
     chunks += observe(runner, 150)
-    assert [actions for _, actions in seen(chunks)] == [SAFE * 2] * 3
+    assert [actions for _, actions in seen(chunks)] == [SAFE] * 3
     actor.says = None
     assert observe(runner, 200, 250, 300) == []
     health = runner.health(START + 300 * MS)
@@ -343,31 +386,31 @@ def test_a_chunk_of_another_shape_becomes_the_safe_command(contract: Contract, s
 # What it says last, and of itself
 
 
-def test_safe_chunk_comes_one_period_after_the_last_observation(contract: Contract) -> None:
+def test_a_stop_comes_one_period_after_the_last_observation(contract: Contract) -> None:
     runner = PolicyRunner(contract, Script())
-    assert runner.safe_chunk() is None
+    assert runner.stop(None) is None
     observe(runner, 0, 50, 100)
-    chunk = runner.safe_chunk()
+    chunk = runner.stop(None)
     assert chunk is not None
     assert seen([chunk]) == [(150.0, SAFE)]
-    assert chunk.ends_ns.tolist() == [START + 200 * MS]
+    assert chunk.ends_ns.tolist() == [START + 200 * MS, START + 250 * MS]
 
 
 @pytest.mark.parametrize("rate", [20.0, 30.0, 60.0, 29.97, 125.0])
-def test_safe_chunk_is_in_force_at_the_next_tick_at_any_rate(rate: float) -> None:
+def test_a_stop_is_in_force_at_the_next_tick_at_any_rate(rate: float) -> None:
     """Ticks are whole nanoseconds, so that a period added to a tick may be a nanosecond beside the next one."""
     contract = parse_contract(CONTRACT.replace("rate: 20", f"rate: {rate}"))
-    runner = PolicyRunner(contract, Script())
+    runner = PolicyRunner(contract, Script(), replan_every=1)
     first = 53_806_032_000
     for index in range(first, first + 7):
         stamp = header_at(tick_time(index, contract.rate_fraction))
         runner.push("/joints", SimpleNamespace(header=stamp, name=["elbow"], position=[0.0]), 0)
         runner.push("/tool", SimpleNamespace(header=stamp, point=SimpleNamespace(x=0.0)), 0)
         runner.poll(None)
-        chunk = runner.safe_chunk()
+        chunk = runner.stop(None)
         assert chunk is not None
         assert chunk.stamp_ns == tick_time(index + 1, contract.rate_fraction)
-        assert chunk.ends_ns.tolist() == [tick_time(index + 2, contract.rate_fraction)]
+        assert chunk.ends_ns.tolist() == [tick_time(index + ahead, contract.rate_fraction) for ahead in (2, 3)]
 
 
 def test_health_goes_from_waiting_to_running_and_tells_ages_and_times(contract: Contract) -> None:

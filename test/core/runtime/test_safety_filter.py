@@ -48,7 +48,9 @@ BAD = np.full((2, 2), NAN)
 
 
 def contract(hold: str) -> Contract:
-    return parse_contract(CONTRACT.replace("HOLD", hold))
+    """Positions are held by the last action, velocities by zero: nothing else is accepted."""
+    text = CONTRACT.replace("HOLD", hold)
+    return parse_contract(text.replace("velocities", "positions") if hold == "last" else text)
 
 
 any_number = st.one_of(

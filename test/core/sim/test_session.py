@@ -152,21 +152,6 @@ def test_without_an_action_the_hold_command_stands_in_and_is_counted(session: Se
     assert abs(frame.sample.velocity[0]) < 0.01
 
 
-def test_with_hold_last_the_last_action_of_the_episode_stands_in() -> None:
-    session = Session(make_world("planar_arm"), parse_contract(TEXT.replace("hold: zero", "hold: last")))
-    session.begin(0)
-    assert abs(session.step().sample.velocity[0]) < 0.01  # nothing to hold yet
-    session.command(chunk(session, 0.2, 0.8))
-    for _ in range(6):
-        frame = session.step()
-    assert frame.sample.velocity[0] == pytest.approx(0.8, abs=0.05)
-    assert session.counts["starved"] == 5
-    session.begin(0)  # and another episode starts at rest
-    for _ in range(3):
-        frame = session.step()
-    assert abs(frame.sample.velocity[0]) < 0.01
-
-
 # Episodes
 
 
@@ -245,7 +230,11 @@ def test_a_command_that_is_not_finite_is_refused_by_the_world(session: Session) 
             "name: wrist_joint,",
             "commands shoulder_joint, wrist_joint, but the world has the joints shoulder_joint, elbow_joint",
         ),
-        ("command: velocities", "command: positions", "commands positions, but the world takes velocities"),
+        (
+            "command: velocities\n  unit: rad/s\n  hold: zero",
+            "command: positions\n  unit: rad\n  hold: last",
+            "commands positions, but the world takes velocities",
+        ),
     ],
 )
 def test_a_contract_that_does_not_fit_the_world_is_refused_and_both_are_named(was: str, now: str, said: str) -> None:
