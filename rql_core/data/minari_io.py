@@ -43,7 +43,8 @@ def dataset_directory(path_or_id: Path | str) -> Path:
     """
     if isinstance(path_or_id, str) and os.sep not in path_or_id and not Path(path_or_id).is_dir():
         return _minari_root() / path_or_id
-    return Path(path_or_id)
+    # Minari joins relative paths twice.
+    return Path(path_or_id).absolute()
 
 
 def _minari_root() -> Path:

@@ -136,3 +136,19 @@ def test_without_a_mask_the_terminations_count(dataset: Path) -> None:
         del file["episode_1/infos"]
         file["episode_1/terminations"][-1] = True
     assert np.flatnonzero(load_dataset(dataset)[0].masks == 0).tolist() == [10]
+
+
+def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with DatasetWriter(Path("sets/arm-v0"), synthetic.CONTRACT) as writer:
+        writer.add(**episode(5, 0), terminal=False, origin={})
+        writer.finish({}, {})
+    assert load_dataset(Path("sets/arm-v0"))[0].steps == 5
+
+
+def test_a_replacement_that_was_killed_half_way_gives_the_old_dataset_back(dataset: Path) -> None:
+    """Killed after the old one was taken away and before the new one was put in its place."""
+    dataset.rename(dataset.parent / ".arm-v0.old")
+    with pytest.raises(DatasetError, match="exists already"):
+        DatasetWriter(dataset, synthetic.CONTRACT)
+    assert load_dataset(dataset)[0].lengths.tolist() == [5, 6, 7]
