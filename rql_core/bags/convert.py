@@ -26,6 +26,7 @@ from rql_core.contract.schema import Contract, MarkerBoundary
 from rql_core.contract.time import NANOSECONDS, stamp_to_ns
 from rql_core.data.minari_io import DatasetWriter
 from rql_core.errors import BagError, ContractError
+from rql_core.progress import progress_bar
 
 # A topic at the control rate has a median period of one control period; 1.5 is midway to every second message missing.
 _SLOWEST_PERIODS = 1.5
@@ -76,11 +77,9 @@ class _Progress:
     """A bar over the bytes of all bags, with rate and time left."""
 
     def __init__(self, paths: list[Path], enabled: bool) -> None:
-        from tqdm import tqdm
-
         self._sizes = {path: sum(file.stat().st_size for file in _files(path)) for path in paths}
         total = sum(self._sizes.values())
-        self._bar = tqdm(total=total, unit="B", unit_scale=True, disable=not enabled, desc="convert")
+        self._bar = progress_bar(total=total, unit="B", unit_scale=True, disable=not enabled, desc="convert")
 
     def bag_at(self, path: Path, start: int, share: float) -> None:
         """`share` of the bag at `path`, which begins `start` bytes into all bags, is done."""

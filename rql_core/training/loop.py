@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from rql_core.algorithms import Algorithm, make_algorithm
 from rql_core.data.chunks import ChunkSampler, reward_range
 from rql_core.data.normalisation import Statistics
 from rql_core.data.trajectories import Trajectories
 from rql_core.errors import CheckpointError, ConfigError, TrainingError
+from rql_core.progress import progress_bar
 from rql_core.training.checkpoint import (
     TRAINING_TENSORS,
     Checkpoint,
@@ -138,13 +138,8 @@ class _Run:
     def to_the_end(self, evaluate: Evaluation | None, progress: bool) -> TrainResult:
         config = self.config
         board = TensorBoard(self.directory.tensorboard, config.tensorboard, self.step + 1)
-        bar = tqdm(
-            total=config.updates,
-            initial=self.step,
-            unit="update",
-            desc=self.algorithm.name,
-            dynamic_ncols=True,
-            disable=None if progress else True,
+        bar = progress_bar(
+            total=config.updates, initial=self.step, unit="update", desc=self.algorithm.name, disable=not progress
         )
         try:
             while self.step < config.updates:
