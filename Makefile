@@ -32,7 +32,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 	$(PIP) install -q --no-warn-conflicts $(PIP_ARGS) -r requirements/dev.txt
 	touch $@
 
-demo: $(VENV)/.installed ## Record, convert, train, evaluate, report: about ten minutes on two cores.
+demo: $(VENV)/.installed ## Record, convert, train, evaluate, report: five to ten minutes on two cores.
 	@$(RQL) demo
 
 test: $(VENV)/.installed-dev ## All tests.
