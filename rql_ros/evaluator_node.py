@@ -34,6 +34,10 @@ from rql_ros.running import StopSignal, make_executor, spin_until
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
+# Far longer than a service takes on a busy machine, so that only a lost answer is asked for again.
+RESEND_S = 2.0
+
+
 class EvaluationError(RqlError):
     """The evaluation cannot go on: a node or an answer is missing."""
 
@@ -110,17 +114,36 @@ class EvaluatorNode(Node):
                 raise EvaluationError(f"controller {self.controller!r} is not ready: {answer.message}")
             executor.spin_once(timeout_sec=0.05)
 
-    def _call(self, executor: Executor, stop: StopSignal, client: Any, request: Any) -> Any:
+    def first_contact(self, executor: Executor, stop: StopSignal) -> None:
+        """Ask every service once, with requests that may be repeated.
+
+        The answer to a first request is lost where the server has not discovered this node yet; then it is sent again.
+        """
+        for client, request in (
+            (self._pause, SetBool.Request(data=True)),
+            (self._set_bridge, SetParameters.Request()),
+            (self._reset_bridge, Trigger.Request()),
+            (self._set_controller, SetParameters.Request()),
+            (self._reset_controller, Trigger.Request()),
+        ):
+            self._call(executor, stop, client, request, resend=True)
+
+    def _call(self, executor: Executor, stop: StopSignal, client: Any, request: Any, *, resend: bool = False) -> Any:
         deadline = monotonic() + self.timeout
         while not client.service_is_ready():
             executor.spin_once(timeout_sec=0.02)
             if stop.received or monotonic() > deadline:
                 raise EvaluationError(f"service {client.srv_name} is not there; is its node running?")
-        future = client.call_async(request)
-        spin_until(executor, lambda: future.done() or stop.received or monotonic() > deadline)
-        if not future.done():
-            raise EvaluationError(f"service {client.srv_name} did not answer within {self.timeout:g} s")
-        result = future.result()
+        futures = [client.call_async(request)]
+        asked = monotonic()
+        while not any(future.done() for future in futures):
+            executor.spin_once(timeout_sec=0.05)
+            if stop.received or monotonic() > deadline:
+                raise EvaluationError(f"service {client.srv_name} did not answer within {self.timeout:g} s")
+            if resend and monotonic() - asked > RESEND_S:
+                futures.append(client.call_async(request))
+                asked = monotonic()
+        result = next(future for future in futures if future.done()).result()
         for refused in (item for item in getattr(result, "results", []) if not item.successful):
             raise EvaluationError(f"{client.srv_name}: {refused.reason}")
         return result
@@ -153,6 +176,7 @@ def main() -> int:
     try:
         node = EvaluatorNode()
         executor.add_node(node)
+        node.first_contact(executor, stop)
         records = []
         seeds = range(node.first_seed, node.first_seed + node.episodes)
         for seed in progress_bar(seeds, desc=f"evaluating {node.controller}", unit="episode", file=sys.stdout):

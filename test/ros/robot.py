@@ -21,6 +21,7 @@ from rql_core.contract.time import ns_to_stamp
 STREAM = QoSProfile(depth=1000)
 # Longer than a node needs to start on a busy machine (importing torch takes seconds): only a dead one reaches it.
 PATIENCE_S = 60.0
+RESEND_S = 3.0
 
 
 class Robot:
@@ -75,15 +76,55 @@ class Robot:
             "the node to subscribe",
         )
 
+    def wait_until_heard(self) -> None:
+        """Wait until an active policy node hears both topics, which it may do later than we see it subscribe.
+
+        Messages with stamp 0 are refused and said on /diagnostics, and move nothing.
+        """
+        self.wait_for_readers()
+        for topic, send in (
+            ("/joint_states", lambda: self.publish(0, pose=False)),
+            ("/tool_pose", lambda: self.pose.publish(PoseStamped())),
+        ):
+            sent = 0.0
+            deadline = monotonic() + PATIENCE_S
+            while not self._refused_stamp_of(topic):
+                assert monotonic() < deadline, f"waited {PATIENCE_S:g} s for {topic} to be heard"
+                if monotonic() - sent > 0.2:
+                    send()
+                    sent = monotonic()
+                self.executor.spin_once(timeout_sec=0.02)
+
+    def _refused_stamp_of(self, topic: str) -> bool:
+        values = [value.value for status in self.diagnostics for value in status.values]
+        return any(text.startswith(f"{topic}: header.stamp is 0 ns") for text in values)
+
     def call(self, service: str, request: Any = None) -> Any:
         """Call a service of type Trigger (or SetBool, by the request's type) and return its answer."""
         kind = SetBool if isinstance(request, SetBool.Request) else Trigger
         client = self.node.create_client(kind, service)
-        self.wait(client.service_is_ready, f"service {service}")
-        future = client.call_async(request or Trigger.Request())
-        self.wait(future.done, f"an answer from {service}")
+        answer = self.ask(client, request or Trigger.Request())
         self.node.destroy_client(client)
-        return future.result()
+        return answer
+
+    def ask(self, client: Any, request: Any) -> Any:
+        """Ask until there is an answer: the first one is lost where the server has not discovered us yet.
+
+        For requests that may be repeated.
+        """
+        self.wait(client.service_is_ready, f"service {client.srv_name}")
+        futures = [client.call_async(request)]
+        asked = monotonic()
+
+        def answered() -> bool:
+            nonlocal asked
+            if monotonic() - asked > RESEND_S:
+                futures.append(client.call_async(request))
+                asked = monotonic()
+            return any(future.done() for future in futures)
+
+        self.wait(answered, f"an answer from {client.srv_name}")
+        return next(future for future in futures if future.done()).result()
 
     def publish(
         self,

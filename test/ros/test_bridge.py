@@ -60,11 +60,9 @@ class Controller(Robot):
     def set_seed(self, seed: int) -> None:
         """Set the bridge's parameter `seed`."""
         client = self.node.create_client(SetParameters, "/mujoco_bridge/set_parameters")
-        self.wait(client.service_is_ready, "set_parameters")
         value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=seed)
-        future = client.call_async(SetParameters.Request(parameters=[Parameter(name="seed", value=value)]))
-        self.wait(future.done, "the seed to be set")
-        assert future.result().results[0].successful
+        request = SetParameters.Request(parameters=[Parameter(name="seed", value=value)])
+        assert self.ask(client, request).results[0].successful
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_killed_in_every_stage_and_started_again_it_ends_with_a_policy_better_th
         os.kill(victim, signal.SIGKILL)
         assert process.wait(PATIENCE_S) == 1, log.read_text()[-2000:]
         last = log.read_text().strip().splitlines()[-1]
-        assert last.startswith("error: ")
+        assert "error: " in last  # perhaps behind the progress bar of the process that was killed
         assert "Traceback" not in log.read_text()
     # And the demonstration itself, in the middle of whatever it does.
     process = start_demo(out)
