@@ -25,8 +25,6 @@ Number = StrictFloat | StrictInt
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 JOINT_STATE = "sensor_msgs/msg/JointState"
 JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
-MULTI_ARRAY = "std_msgs/msg/Float64MultiArray"
-MARKER = "std_msgs/msg/Header"
 
 # Packages whose messages have no header: refused at once where the header clock needs one. Other types without a header
 # are refused when their first message comes.
