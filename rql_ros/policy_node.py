@@ -39,6 +39,11 @@ class PolicyNode(LifecycleNode):
         require(self, "checkpoint", "path of a checkpoint directory")
         declare(self, "contract", "", "contract file of this robot, which the checkpoint must fit; empty: its own")
         declare(self, "replan_every", 0, "steps between plans; 0: the whole chunk", bounds=(0, 10_000))
+        declare(self, "samples", 0, "chunks to choose the best of by the critics; 0: as trained for", bounds=(0, 1024))
+        declare(
+            self, "rho", -1.0, "pessimism of that choice, in standard deviations over the critics; -1: as trained for"
+        )
+        declare(self, "flow_steps", 0, "flow steps from noise to action; 0: as many as in training", bounds=(0, 1000))
         declare(self, "device", "cpu", "torch device of the policy")
         declare(self, "threads", 1, "threads for inference; one is fastest for small networks", bounds=(1, 256))
         self._lockstep = declare(
@@ -88,6 +93,13 @@ class PolicyNode(LifecycleNode):
             checkpoint,
             device=str(self.get_parameter("device").value),
             threads=int(self.get_parameter("threads").value),
+        )
+        samples, rho = int(self.get_parameter("samples").value), float(self.get_parameter("rho").value)
+        flow_steps = int(self.get_parameter("flow_steps").value)
+        policy.set_acting(
+            policy.acting.changed(
+                samples=samples or None, rho=None if rho == -1.0 else rho, flow_steps=flow_steps or None
+            )
         )
         contract = policy.contract
         if contract_path:

@@ -7,15 +7,28 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from rql_core.algorithms.algorithm import Algorithm, AlgorithmConfig
+from rql_core.algorithms.acting import Acting
+from rql_core.algorithms.algorithm import CORRECTIONS, Algorithm, AlgorithmConfig, Correction
 from rql_core.algorithms.batch import Batch, RewardRange
 from rql_core.algorithms.bc_flow import BCFlow, BCFlowConfig
+from rql_core.algorithms.critics import CriticAlgorithm, CriticConfig
+from rql_core.algorithms.fql import FQL, FQLConfig
+from rql_core.algorithms.ifql import IFQL, IFQLConfig
+from rql_core.algorithms.qc import QC, QCConfig
 from rql_core.algorithms.rql import RQL, RQLConfig
 
 #: The config of any algorithm, told apart by its field ``algorithm``.
-AnyAlgorithmConfig = Annotated[RQLConfig | BCFlowConfig, Field(discriminator="algorithm")]
+AnyAlgorithmConfig = Annotated[
+    RQLConfig | BCFlowConfig | IFQLConfig | FQLConfig | QCConfig, Field(discriminator="algorithm")
+]
 
-_ALGORITHMS: dict[type[AlgorithmConfig], Any] = {RQLConfig: RQL, BCFlowConfig: BCFlow}
+_ALGORITHMS: dict[type[AlgorithmConfig], Any] = {
+    RQLConfig: RQL,
+    BCFlowConfig: BCFlow,
+    IFQLConfig: IFQL,
+    FQLConfig: FQL,
+    QCConfig: QC,
+}
 
 
 def make_algorithm(
@@ -42,13 +55,24 @@ def make_algorithm(
 
 
 __all__ = [
+    "CORRECTIONS",
+    "FQL",
+    "IFQL",
+    "QC",
     "RQL",
+    "Acting",
     "Algorithm",
     "AlgorithmConfig",
     "AnyAlgorithmConfig",
     "BCFlow",
     "BCFlowConfig",
     "Batch",
+    "Correction",
+    "CriticAlgorithm",
+    "CriticConfig",
+    "FQLConfig",
+    "IFQLConfig",
+    "QCConfig",
     "RQLConfig",
     "RewardRange",
     "make_algorithm",

@@ -13,24 +13,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from rql_core.algorithms.algorithm import Algorithm, AlgorithmConfig, Average, HiddenSizes, Metrics
+from rql_core.algorithms.algorithm import Average, Metrics
 from rql_core.algorithms.batch import Batch, RewardRange
+from rql_core.algorithms.critics import VALUE_DRAWS, CriticAlgorithm, CriticConfig, expectile_loss
 from rql_core.algorithms.flow_matching import FlowDraws, flow_matching, sample_flow_draws
 from rql_core.flow import Integrator, reverse
 from rql_core.networks import CriticEnsemble, VelocityNetwork
 
-# The value of a state is a mean over flow noise.  16 draws put its standard error at a quarter of the spread over
-# noise, which is below the spread over critics, and cost less than one acting step.
-VALUE_DRAWS = 16
 
-
-class RQLConfig(AlgorithmConfig):
+class RQLConfig(CriticConfig):
     """The settings of RQL; where the published ones differ by task, the defaults are those of scene-play."""
 
     # Selects this algorithm.
@@ -39,16 +36,6 @@ class RQLConfig(AlgorithmConfig):
     alpha: float = Field(default=3.0, ge=0)
     # Expectile of the critic loss: above .5 the value leans towards the better outcomes.
     kappa: float = Field(default=0.7, gt=0, lt=1)
-    # Pessimism: standard deviations over the ensemble that are taken off the target.
-    rho: float = Field(default=0.5, ge=0)
-    # Discount a step.
-    gamma: float = Field(default=0.99, gt=0, lt=1)
-    # Rate at which the target critics follow.
-    tau: float = Field(default=0.005, gt=0, le=1)
-    # Critics in the ensemble (K).
-    critics: int = Field(default=10, ge=1, le=64)
-    # Widths of each critic's hidden layers.
-    critic_hidden: HiddenSizes = (512, 512, 512, 512)
     # Divide the actor's critic term by the mean |V|, so that alpha does not depend on the scale of the rewards.
     q_normalisation: bool = False
     # Where the actor follows the critic: between noise and action (as published code), or at the reversed point
@@ -62,7 +49,7 @@ class RQLConfig(AlgorithmConfig):
 
 @dataclass(frozen=True)
 class RQLDraws(FlowDraws):
-    """The random draws of one update."""
+    """The random draws of one update, arguments of every loss: any implementation can be compared on the same draws."""
 
     target_noise: Tensor
     """(batch, h * d), normal: the flow noise at which the next state is valued (x'0)."""
@@ -70,10 +57,8 @@ class RQLDraws(FlowDraws):
     """(batch, 1), in [0, 1]: how far each action is reversed (delta)."""
 
 
-class RQL(Algorithm[RQLConfig, RQLDraws]):
+class RQL(CriticAlgorithm[RQLConfig, RQLDraws]):
     """An actor with its average, and an ensemble of critics with its target."""
-
-    acting: ClassVar[tuple[str, ...]] = ("actor_average", "critic")
 
     def __init__(
         self,
@@ -93,6 +78,7 @@ class RQL(Algorithm[RQLConfig, RQLDraws]):
             config,
             observation_dim,
             action_dim,
+            reward_range,
             online={"actor": self._actor, "critic": self._critic},
             averages={
                 "actor_average": Average("actor", 1.0 - config.act_average),
@@ -101,14 +87,6 @@ class RQL(Algorithm[RQLConfig, RQLDraws]):
             device=device,
             dtype=dtype,
         )
-        self._critic_target = self.networks["critic_target"]
-        self._corrected = config.form == "corrected"
-        self._low, self._high = reward_range.return_bounds(config.gamma)
-        self._discounts = torch.tensor(
-            [config.gamma**step for step in range(config.horizon)], dtype=dtype, device=self.device
-        )
-        fixed = torch.Generator().manual_seed(0)
-        self._value_noise = torch.randn(VALUE_DRAWS, self.chunk_dim, generator=fixed).to(self.device, dtype)
 
     def sample_draws(self, batch_size: int, generator: torch.Generator) -> RQLDraws:
         """Draw the noise, depths and times of one update."""
@@ -138,26 +116,16 @@ class RQL(Algorithm[RQLConfig, RQLDraws]):
     @torch.no_grad()
     def target(self, batch: Batch, draws: RQLDraws) -> Tensor:
         """Return what every point of a chunk's flow is worth (batch,): its return, and a pessimistic value after it."""
-        config = self.config
         start = torch.zeros_like(draws.depth)
-        values = self._critic_target(batch.next_observations, draws.target_noise, start)
-        spread, mean = torch.std_mean(values, dim=0, correction=0)
-        rewards, mask = batch.rewards, batch.masks[:, -1]
-        if self._corrected:
-            # alive[:, j] is 0 once a step before j, or j itself, was a terminal; step j's own reward still counts.
-            alive = batch.masks.cummin(dim=1).values
-            mask = alive[:, -1]
-            rewards = torch.cat((rewards[:, :1], rewards[:, 1:] * alive[:, :-1]), dim=1)
-        target = rewards @ self._discounts + config.gamma**config.horizon * mask * (mean - config.rho * spread)
-        return target.clamp(self._low, self._high) if self._corrected else target
+        values: Tensor = self.networks["critic_target"](batch.next_observations, draws.target_noise, start)
+        first_terminal = self.config.corrects("first_terminal")
+        return self.chunk_target(batch, self.lower_bound(values), first_terminal=first_terminal)
 
     def critic_loss(self, batch: Batch, draws: RQLDraws, reversed_chunks: Tensor) -> tuple[Tensor, Metrics]:
         """Return the expectile loss of every critic at the reversed points; its gradient reaches the critics alone."""
-        kappa, target = self.config.kappa, self.target(batch, draws)
+        target = self.target(batch, draws)
         values: Tensor = self._critic(batch.observations, reversed_chunks, 1.0 - draws.depth)
-        error = target - values
-        weight = (kappa - (error < 0).to(error.dtype)).abs() * batch.valid
-        loss = (weight * error.square()).mean()
+        loss = expectile_loss(target - values, self.config.kappa, batch.valid)
         detached = values.detach()
         metrics = {
             "critic_loss": loss.detach(),
@@ -188,13 +156,7 @@ class RQL(Algorithm[RQLConfig, RQLDraws]):
     def value(self, observations: Tensor) -> Tensor:
         """Return each critic's value (batch, critics) of normalised observations: V(s, x0, 0), mean over fixed x0."""
         rows = observations.shape[0]
-        noise = self._value_noise.repeat(rows, 1)
+        noise = self._value_noise[:, 0].repeat(rows, 1)
         repeated = observations.repeat_interleave(VALUE_DRAWS, dim=0)
         values: Tensor = self._critic(repeated, noise, noise.new_zeros((len(noise), 1)))
         return values.view(self.config.critics, rows, VALUE_DRAWS).mean(dim=2).T
-
-    @torch.no_grad()
-    def action_value(self, observations: Tensor, chunks: Tensor) -> Tensor:
-        """Return each critic's value (batch, critics) of doing chunks (batch, h * d) there: V(s, a, 1)."""
-        values: Tensor = self._critic(observations, chunks, chunks.new_ones((len(chunks), 1)))
-        return values.T

@@ -7,7 +7,7 @@ the last bit, the same row normalised within a million at training.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,10 @@ class Statistics:
             maximum.astype(np.float32),
             np.array(rows, dtype=np.int64),
         )
+
+    def without_scaling(self) -> Statistics:
+        """Return the same with mean 0 and std 1: observations stay as they are, as in the published code."""
+        return replace(self, mean=np.zeros_like(self.mean), std=np.ones_like(self.std))
 
     @property
     def observation_dim(self) -> int:

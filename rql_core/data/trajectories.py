@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,13 @@ class Trajectories:
                 )
         observations, actions, rewards, masks = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return cls(observations, actions, rewards, masks, np.array([len(part[1]) for part in parts], dtype=np.int64))
+
+    def fingerprint(self) -> str:
+        """Return a hash of all numbers: two data sets with the same one train the same policy."""
+        digest = hashlib.sha256()
+        for array in (self.observations, self.actions, self.rewards, self.masks, self.lengths):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     @property
     def episodes(self) -> int:

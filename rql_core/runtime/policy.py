@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rql_core.algorithms import Acting
 from rql_core.contract import ActionScale, Contract, parse_contract
 from rql_core.errors import CheckpointError, ContractError
 from rql_core.training.checkpoint import CONTRACT, load_checkpoint
@@ -20,15 +21,29 @@ class DeployedPolicy:
     Owned by one thread. `algorithm` is the algorithm's name, `contract` what the checkpoint was trained under.
     """
 
-    def __init__(self, policy: Policy, contract: Contract) -> None:
+    def __init__(self, policy: Policy, contract: Contract, acting: Acting | None = None) -> None:
+        """Take a policy; ``acting`` None: as its algorithm acts by itself.  Raises ConfigError where it cannot."""
         self.contract = contract
         self.algorithm = policy.algorithm.name
         self._policy = policy
         self._scale = ActionScale(contract)
         self._generator = np.random.default_rng()
+        self.set_acting(acting or policy.algorithm.default_acting)
+
+    def set_acting(self, acting: Acting) -> None:
+        """Act like that from the next chunk on; raises ConfigError where the algorithm cannot."""
+        self._policy.algorithm.check_acting(acting)
+        self.acting = acting
 
     @classmethod
-    def load(cls, directory: Path | str, *, device: str = "cpu", threads: int | None = None) -> DeployedPolicy:
+    def load(
+        cls,
+        directory: Path | str,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        acting: Acting | None = None,
+    ) -> DeployedPolicy:
         """Read and verify a checkpoint directory; raises CheckpointError that names file and field."""
         directory = Path(directory)
         if threads is not None:
@@ -55,7 +70,7 @@ class DeployedPolicy:
                 raise CheckpointError(
                     f"{directory / 'config.json'}: {name} is {found}, but the contract in it makes it {expected}"
                 )
-        return cls(checkpoint.policy, contract)
+        return cls(checkpoint.policy, contract, acting)
 
     @property
     def horizon(self) -> int:
@@ -79,7 +94,9 @@ class DeployedPolicy:
             self._act(np.zeros(self.contract.observation_dim, dtype=np.float32), np.random.default_rng(0))
 
     def _act(self, observation: npt.NDArray[np.float32], generator: np.random.Generator) -> npt.NDArray[np.float64]:
-        chunk: npt.NDArray[np.float64] = self._scale.physical(self._policy.sample(observation[None], generator)[0])
+        chunk: npt.NDArray[np.float64] = self._scale.physical(
+            self._policy.sample(observation[None], generator, self.acting)[0]
+        )
         return chunk
 
 

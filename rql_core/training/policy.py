@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rql_core.algorithms import Algorithm
+from rql_core.algorithms import Acting, Algorithm
 from rql_core.data import Statistics
 
 
@@ -27,20 +27,34 @@ class Policy:
         horizon: int = self.algorithm.config.horizon
         return horizon
 
-    def act(self, observations: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+    def act(
+        self, observations: NDArray[np.float32], noise: NDArray[np.float32], acting: Acting | None = None
+    ) -> NDArray[np.float32]:
         """Return chunks (batch, horizon, action_dim) in [-1, 1].
 
-        ``observations`` (batch, observation_dim) are in physical units, ``noise`` (batch, horizon * action_dim) is
-        normal.
+        ``observations`` (batch, observation_dim) are in physical units, ``noise`` is normal, (batch, horizon *
+        action_dim), or (batch, samples, horizon * action_dim) to choose the best of.  ``acting`` None: as the algorithm
+        acts by itself; its number of samples is that of the noise.
         """
         algorithm = self.algorithm
-        chunks = algorithm.act(self._normalised(observations), self._tensor(noise))
+        acting = acting or algorithm.default_acting
+        chunks = algorithm.act(
+            self._normalised(observations), self._tensor(noise), rho=acting.rho, flow_steps=acting.flow_steps
+        )
         return self._array(chunks).reshape(-1, self.horizon, algorithm.action_dim)
 
-    def sample(self, observations: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.float32]:
+    def sample(
+        self, observations: NDArray[np.float32], generator: np.random.Generator, acting: Acting | None = None
+    ) -> NDArray[np.float32]:
         """Return chunks (batch, horizon, action_dim) for observations in physical units, drawing the noise."""
-        noise = generator.standard_normal((len(observations), self.algorithm.chunk_dim), dtype=np.float32)
-        return self.act(observations, noise)
+        acting = acting or self.algorithm.default_acting
+        shape = (len(observations), acting.samples, self.algorithm.chunk_dim)
+        return self.act(observations, generator.standard_normal(shape, dtype=np.float32), acting)
+
+    def action_value(self, observations: NDArray[np.float32], chunks: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return each critic's value (batch, critics) of doing chunks (batch, horizon, action_dim) in [-1, 1] there."""
+        flat = chunks.reshape(len(chunks), -1)
+        return self._array(self.algorithm.action_value(self._normalised(observations), self._tensor(flat)))
 
     def value(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return each critic's value (batch, critics) of observations in physical units; (batch, 0) without critics."""

@@ -1,0 +1,35 @@
+"""How a trained policy acts, where that may differ from how it was trained: best of N samples, fewer flow steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from rql_core.errors import ConfigError
+
+# 1024 samples of a large policy are a second of one core's time; more than that is a typing error.
+MAX_SAMPLES = 1024
+
+
+@dataclass(frozen=True)
+class Acting:
+    """What acting does with noise; raises ConfigError for a number that makes no sense."""
+
+    samples: int = 1
+    """Chunks that are made of as many noises; the critics choose one (arXiv 2304.10573, 2507.07969)."""
+    rho: float = 0.0
+    """Pessimism of that choice: it takes the greatest mean - rho * std over the critics."""
+    flow_steps: int | None = None
+    """Flow steps from noise to action; None: as many as in training."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.samples <= MAX_SAMPLES:
+            raise ConfigError(f"samples is {self.samples}: expected 1 to {MAX_SAMPLES}")
+        if not 0.0 <= self.rho < float("inf"):
+            raise ConfigError(f"rho is {self.rho}: expected 0 or more")
+        if self.flow_steps is not None and not 1 <= self.flow_steps <= 1000:
+            raise ConfigError(f"flow_steps is {self.flow_steps}: expected 1 to 1000")
+
+    def changed(self, *, samples: int | None = None, rho: float | None = None, flow_steps: int | None = None) -> Acting:
+        """Return the same with what is not None in place of its own."""
+        changes = {"samples": samples, "rho": rho, "flow_steps": flow_steps}
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
