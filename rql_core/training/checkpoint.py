@@ -71,6 +71,8 @@ class CheckpointConfig(BaseModel):
     can_end: bool
     # Whether contract.yaml is part of this; without one no robot can be driven.
     has_contract: bool
+    # The environment that this is for, where no contract says it (an OGBench name).
+    environment: str | None = None
 
     @property
     def reward_range(self) -> RewardRange:
@@ -87,6 +89,8 @@ class Manifest(BaseModel):
     schema_version: int = SCHEMA_VERSION
     # Updates made.
     step: int = Field(ge=0)
+    # The training run's seed.
+    seed: int | None = None
     # When it was written (UTC, ISO 8601).
     created: str
     # Versions of python, torch, numpy and rql that wrote it.
@@ -124,6 +128,8 @@ def save_checkpoint(
     reward_range: RewardRange,
     contract_text: str | None = None,
     metrics: Mapping[str, float] | None = None,
+    environment: str | None = None,
+    seed: int | None = None,
     training_state: TrainingState | None = None,
 ) -> None:
     """Write a checkpoint directory, whole or not at all.  Raises CheckpointError where the place is taken."""
@@ -139,6 +145,7 @@ def save_checkpoint(
         reward_maximum=reward_range.maximum,
         can_end=reward_range.can_end,
         has_contract=contract_text is not None,
+        environment=environment,
     )
     numbers = {name: float(value) if np.isfinite(value) else None for name, value in (metrics or {}).items()}
     files: dict[str, bytes] = {
@@ -154,6 +161,7 @@ def save_checkpoint(
         files[TRAINING_JSON] = json.dumps(training_state.values, indent=2).encode()
     manifest = Manifest(
         step=step,
+        seed=seed,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions={
             "python": platform.python_version(),
@@ -242,7 +250,7 @@ def model_card(config: CheckpointConfig, statistics: Statistics, step: int, metr
     """Return the text of MODEL_CARD.md."""
     contract = (
         "contract.yaml says which topics these are." if config.has_contract else "none: the numbers have no names."
-    )
+    ) + (f" It is for the environment {config.environment}." if config.environment else "")
     rows = "\n".join(
         f"| {name} | {'not finite' if value is None else f'{value:.6g}'} |" for name, value in metrics.items()
     )

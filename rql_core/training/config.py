@@ -18,6 +18,18 @@ class TrainConfig(BaseModel):
 
     # The algorithm and its settings.
     algorithm: AnyAlgorithmConfig
+    # The environment that the data comes from and the policy is for, where no contract says it: an OGBench name such as
+    # puzzle-3x3-play-singletask-task1-v0. `{task}` in it stands for the task's number.
+    environment: str | None = None
+    # The name of the data, where it is not the environment's own without its task, such as puzzle-4x4-play-100m-v0.
+    dataset: str | None = None
+    # `sparse`: every reward other than 0 becomes -1.
+    rewards: Literal["as_given", "sparse"] = "as_given"
+    # Divide observations by their standard deviation, after taking off the mean; null is true in the corrected form and
+    # false in `paper`, whose published inputs are raw.
+    normalise_observations: bool | None = None
+    # Updates before the next file of a data set in many files takes its turn.
+    shard_updates: int = Field(default=1_000, ge=1)
     # Updates to make in all.
     updates: int = Field(default=1_000_000, ge=1)
     # Chunks in a batch.
@@ -42,6 +54,12 @@ class TrainConfig(BaseModel):
     best_is: Literal["highest", "lowest"] = "highest"
     # Also write metrics for TensorBoard, where it is installed.
     tensorboard: bool = True
+
+    @property
+    def normalises(self) -> bool:
+        """Whether observations are normalised."""
+        by_form = self.algorithm.form == "corrected"
+        return by_form if self.normalise_observations is None else self.normalise_observations
 
     def resolve_device(self) -> torch.device:
         """Return the device to train on; raises ConfigError where it is not there."""

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from rql_core.algorithms import Algorithm, make_algorithm
-from rql_core.data.chunks import ChunkSampler, reward_range
-from rql_core.data.normalisation import Statistics
+from rql_core.algorithms import CORRECTIONS, Algorithm, make_algorithm
+from rql_core.data.chunks import ChunkSampler
 from rql_core.data.trajectories import Trajectories
 from rql_core.errors import CheckpointError, ConfigError, TrainingError
 from rql_core.progress import progress_bar
+from rql_core.training.bad_batch import BadBatch
 from rql_core.training.checkpoint import (
     TRAINING_TENSORS,
     Checkpoint,
@@ -30,7 +30,8 @@ from rql_core.training.checkpoint import (
     save_checkpoint,
 )
 from rql_core.training.config import CHANGEABLE_ON_RESUME, TrainConfig
-from rql_core.training.metrics import PARTIAL, MetricsFile, PendingMetrics, TensorBoard
+from rql_core.training.data_source import DataSource, InMemory
+from rql_core.training.metrics import PARTIAL, MetricsFile, NotFinite, PendingMetrics, TensorBoard
 from rql_core.training.policy import Policy
 from rql_core.training.run_directory import RunDirectory
 
@@ -51,7 +52,7 @@ class TrainResult:
 
 
 def train(
-    trajectories: Trajectories,
+    data: Trajectories | DataSource,
     config: TrainConfig,
     run_directory: Path | str,
     contract_text: str | None = None,
@@ -63,9 +64,11 @@ def train(
     """Train an algorithm on episodes, in a run directory, from the start or from its newest checkpoint.
 
     ``evaluate`` is given the policy every ``evaluate_every`` updates and returns numbers by name.  Raises ConfigError,
-    DatasetError or CheckpointError before the first update, and TrainingError where a loss is not finite.
+    DatasetError or CheckpointError before the first update, and TrainingError where a loss is not finite: it names the
+    batch, and the last checkpoint before it is kept.
     """
-    run = _Run(trajectories, config, RunDirectory(Path(run_directory)), contract_text)
+    source = InMemory(data) if isinstance(data, Trajectories) else data
+    run = _Run(source, config, RunDirectory(Path(run_directory)), contract_text)
     if resume:
         run.resume()
     else:
@@ -77,26 +80,29 @@ class _Run:
     """One run: what is trained, on what, and where it goes."""
 
     def __init__(
-        self, trajectories: Trajectories, config: TrainConfig, directory: RunDirectory, contract_text: str | None
+        self, source: DataSource, config: TrainConfig, directory: RunDirectory, contract_text: str | None
     ) -> None:
         self.config = config
         self.directory = directory
         self.contract_text = contract_text
         self.device = config.resolve_device()
-        self.statistics = Statistics.of(trajectories.observations)
-        self.reward_range = reward_range(trajectories)
-        algorithm = config.algorithm
-        self.sampler = ChunkSampler(
-            trajectories, self.statistics, algorithm.horizon, algorithm.form, device=self.device
-        )
+        self.source = source
+        self.fingerprint = source.fingerprint()
+        statistics = source.statistics()
+        self.statistics = statistics if config.normalises else statistics.without_scaling()
+        self.reward_range = source.reward_range()
+        self.shard = -1
+        shard = source.load(0)
         self.algorithm: Algorithm[Any, Any] = make_algorithm(
-            algorithm,
-            trajectories.observation_dim,
-            trajectories.action_dim,
+            config.algorithm,
+            shard.observation_dim,
+            shard.action_dim,
             self.reward_range,
             seed=config.seed,
             device=self.device,
         )
+        # Fails now where no episode is long enough for a chunk.
+        self._take_shard(0, shard)
         self.policy = Policy(self.algorithm, self.statistics)
         # Two generators, so that an algorithm that draws more or less sees the same batches.
         self.generators = {
@@ -104,6 +110,7 @@ class _Run:
             for name, seed in zip(("batches", "draws"), _seeds(config.seed), strict=True)
         }
         self.step = 0
+        self._mark()
         self.pending = PendingMetrics()
         self.latest: dict[str, float] = {}
         self.metrics_file = MetricsFile(directory.metrics)
@@ -131,6 +138,7 @@ class _Run:
             raise CheckpointError(
                 f"{checkpoint.directory / TRAINING_TENSORS}: does not fit this run on {self.device} ({error})"
             ) from error
+        self._mark()
         self.metrics_file.keep_up_to(self.step)
         self.directory.write_config(self.config)
         self.directory.prune(self.config)
@@ -149,27 +157,66 @@ class _Run:
                 if self.step % config.log_every == 0:
                     self._log(board, self.pending.means())
                     self.pending.clear()
+                    self._mark()
                     bar.set_postfix({name: f"{value:.3g}" for name, value in self.latest.items() if "loss" in name})
                 elif last:
                     # A row over fewer updates: a run that goes on from here drops it and counts these into the next.
                     self._log(board, self.pending.means() | {PARTIAL: 1.0})
                 scores: dict[str, float] = {}
-                if evaluate is not None and config.evaluate_every and (self.step % config.evaluate_every == 0 or last):
+                evaluated = evaluate is not None and config.evaluate_every > 0
+                evaluated = evaluated and (self.step % config.evaluate_every == 0 or last)
+                if evaluated and evaluate is not None:
                     self.pending.check()
                     scores = evaluate(self.policy)
                     self._log(board, {f"evaluation/{name}": float(value) for name, value in scores.items()})
-                if scores or last or self.step % config.checkpoint_every == 0:
+                if evaluated or last or self.step % config.checkpoint_every == 0:
                     self._checkpoint(scores)
+        except NotFinite as error:
+            raise TrainingError(self._name_batch(error)) from None
         finally:
             bar.close()
             board.close()
         return TrainResult(self.step, self.directory.newest.resolve(), dict(self.latest))
 
     def _update(self) -> None:
+        wanted = self.step // self.config.shard_updates % len(self.source)
+        if wanted != self.shard:
+            self.pending.check()
+            self._take_shard(wanted, self.source.load(wanted))
+            self._mark()
         batch = self.sampler.sample(self.config.batch_size, self.generators["batches"])
         draws = self.algorithm.sample_draws(self.config.batch_size, self.generators["draws"])
         self.step += 1
         self.pending.add(self.step, self.algorithm.update(batch, draws))
+
+    def _take_shard(self, index: int, trajectories: Trajectories) -> None:
+        algorithm = self.config.algorithm
+        corrections = [name for name in CORRECTIONS if algorithm.corrects(name)]
+        self.sampler = ChunkSampler(
+            trajectories,
+            self.statistics,
+            algorithm.horizon,
+            algorithm.form,
+            corrections=corrections,
+            device=self.device,
+        )
+        self.shard = index
+
+    def _mark(self) -> None:
+        """Remember from where on batches can be drawn again, should one have to be named."""
+        self.marked = (self.step, self.generators["batches"].get_state())
+
+    def _name_batch(self, error: NotFinite) -> str:
+        step, state = self.marked
+        generator = torch.Generator(self.device)
+        generator.set_state(state)
+        for _ in range(error.update - step - 1):
+            self.sampler.locate(self.config.batch_size, generator)
+        batch = BadBatch.find(self.sampler, self.config.batch_size, generator, error, self.shard)
+        path = self.directory.path / "bad_batch.json"
+        batch.write(path)
+        kept = self.directory.newest.resolve() if self.directory.newest.exists() else "none was made yet"
+        return f"{error}; {batch.summary()}, all of it in {path}; the last good checkpoint is kept: {kept}"
 
     def _log(self, board: TensorBoard, metrics: dict[str, float]) -> None:
         self.latest |= metrics
@@ -197,6 +244,8 @@ class _Run:
             reward_range=self.reward_range,
             contract_text=self.contract_text,
             metrics=scores,
+            environment=self.config.environment,
+            seed=self.config.seed,
             training_state=TrainingState(tensors, self._values()),
         )
         self.directory.publish(place, self.config)
@@ -207,6 +256,7 @@ class _Run:
             "metric_names": list(self.pending.names),
             "device": self.device.type,
             "threads": torch.get_num_threads(),
+            "data": self.fingerprint,
         }
 
     def _check_same_run(self, checkpoint: Checkpoint, state: TrainingState) -> None:
@@ -229,12 +279,13 @@ class _Run:
         if checkpoint.contract_text != self.contract_text:
             raise ConfigError(f"the contract differs from {checkpoint.directory / 'contract.yaml'}: start a new run")
         stored, given = checkpoint.policy.statistics.to_tensors(), self.statistics.to_tensors()
-        for name, array in given.items():
-            if not np.array_equal(array, stored[name]):
-                raise ConfigError(
-                    f"the data's {name} differs from that of {checkpoint.directory}: "
-                    "resume with the same data, or start a new run"
-                )
+        different = [name for name, array in given.items() if not np.array_equal(array, stored[name])]
+        if different or state.values.get("data") != self.fingerprint:
+            what = f"data's {different[0]} differs" if different else "data's actions, rewards or masks differ"
+            raise ConfigError(
+                f"the {what} from what {checkpoint.directory} was trained on: "
+                "resume with the same data, or start a new run"
+            )
 
 
 def _seeds(seed: int) -> list[int]:

@@ -20,6 +20,17 @@ PARTIAL = "partial"
 _logger = logging.getLogger(__name__)
 
 
+class NotFinite(TrainingError):
+    """A metric that is not finite, and the update that gave it."""
+
+    def __init__(self, update: int, name: str, value: float) -> None:
+        super().__init__(
+            f"update {update}: {name} is {value}: expected a finite number; training stopped: "
+            "lower the learning rate, or look for extreme values"
+        )
+        self.update = update
+
+
 class PendingMetrics:
     """The metrics of the updates since the last row, left on the device so that an update need not wait for it."""
 
@@ -36,7 +47,7 @@ class PendingMetrics:
         self._rows.append(torch.stack(list(metrics.values())))
 
     def check(self) -> None:
-        """Raise TrainingError for the first update whose metrics are not all finite."""
+        """Raise NotFinite for the first update whose metrics are not all finite."""
         if self._checked == len(self._rows):
             return
         fresh = torch.stack(self._rows[self._checked :])
@@ -44,10 +55,7 @@ class PendingMetrics:
         if len(bad):
             row, column = (int(index) for index in bad[0])
             update = self._first_update + self._checked + row
-            raise TrainingError(
-                f"update {update}: {self.names[column]} is {fresh[row, column].item()}: expected a finite number; "
-                "training stopped and the last checkpoint is kept: lower the learning rate, or look for extreme values"
-            )
+            raise NotFinite(update, self.names[column], fresh[row, column].item())
         self._checked = len(self._rows)
 
     def means(self) -> dict[str, float]:

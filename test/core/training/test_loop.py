@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ import pytest
 import torch
 from small_runs import CONTRACT, DATA, small_config
 
-from rql_core.algorithms import BCFlowConfig, RQLConfig
+from rql_core.algorithms import Batch, BCFlowConfig, RewardRange, RQLConfig
 from rql_core.algorithms.rql import RQL
-from rql_core.data import Trajectories
+from rql_core.data import Statistics, Trajectories
 from rql_core.errors import CheckpointError, ConfigError, TrainingError
 from rql_core.training import Policy, TrainConfig, load_checkpoint, train
 from rql_core.training import checkpoint as checkpoint_module
@@ -125,6 +126,34 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert load_checkpoint(tmp_path / "checkpoint").manifest.step == 20
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_batch_at_which_a_loss_was_not_finite_is_named(
+    resumed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+    honest = RQL.critic_loss
+
+    def broken(self: RQL, batch: Batch, *args: Any) -> Any:
+        loss, metrics = honest(self, batch, *args)
+        if self.updates == 12:
+            seen.append(batch.observations.numpy())
+            metrics["critic_loss"] = loss.detach() * float("nan")
+        return loss, metrics
+
+    if resumed:
+        train(DATA, small_config(updates=10, log_every=7), tmp_path)
+    monkeypatch.setattr(RQL, "critic_loss", broken)
+    with pytest.raises(TrainingError, match=r"update 13: .*its batch has 16 chunks .*step-00000010") as error:
+        train(DATA, small_config(log_every=7), tmp_path, resume=resumed)
+    named = json.loads((tmp_path / "bad_batch.json").read_text())
+    assert named["update"] == 13
+    rows = [DATA.observation_offsets[e] + s for e, s in zip(named["episodes"], named["steps"], strict=True)]
+    expected = Statistics.of(DATA.observations).normalise(DATA.observations[rows])
+    np.testing.assert_array_equal(seen[0], expected)
+    extreme = int(np.abs(expected).max(axis=1).argmax())
+    assert f"at episode {named['episodes'][extreme]}, step {named['steps'][extreme]}," in str(error.value)
+
+
 def test_weights_that_are_not_finite_are_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = RQL.loss
 
@@ -223,6 +252,12 @@ def test_a_resume_with_other_settings_data_or_contract_is_refused(tmp_path: Path
         (DATA, small_config(updates=4), CONTRACT, "updates is 4"),
         (DATA, small_config(), None, "contract differs"),
         (other, small_config(), CONTRACT, "data's mean differs"),
+        (
+            replace(DATA, rewards=DATA.rewards * 0.5),
+            small_config(),
+            CONTRACT,
+            "data's actions, rewards or masks differ",
+        ),
     ):
         with pytest.raises(ConfigError, match=words):
             train(data, config, tmp_path, contract, resume=True)
@@ -324,3 +359,53 @@ def test_the_settings_of_a_run_lie_beside_it(tmp_path: Path) -> None:
     config = small_config(updates=5)
     train(DATA, config, tmp_path)
     assert TrainConfig.model_validate(json.loads((tmp_path / "train.json").read_text())) == config
+
+
+class Shards:
+    """Data in three files that take turns; remembers which were loaded."""
+
+    def __init__(self) -> None:
+        self.loaded: list[int] = []
+        self.files = [point_mass.play(episodes=2, steps=20, seed=seed) for seed in range(3)]
+
+    def __len__(self) -> int:
+        return 3
+
+    def load(self, index: int) -> Trajectories:
+        self.loaded.append(index)
+        return self.files[index]
+
+    def statistics(self) -> Statistics:
+        return Statistics.of(np.concatenate([file.observations for file in self.files]))
+
+    def reward_range(self) -> RewardRange:
+        return RewardRange(-1.0, 0.0, can_end=True)
+
+    def fingerprint(self) -> str:
+        return "three files"
+
+
+def test_a_data_set_in_many_files_takes_turns_and_resumes_with_the_file_whose_turn_it_is(tmp_path: Path) -> None:
+    config = small_config(shard_updates=3)
+    straight = Shards()
+    train(straight, config, tmp_path / "straight")
+    assert straight.loaded == [0, 1, 2, 0, 1, 2, 0]
+    train(Shards(), small_config(shard_updates=3, updates=10), tmp_path / "resumed")
+    resumed = Shards()
+    train(resumed, config, tmp_path / "resumed", resume=True)
+    # Updates 11 and 12 are still the first file's, whose second turn it is.
+    assert resumed.loaded == [0, 1, 2, 0]
+    assert_same_run(tmp_path / "straight", tmp_path / "resumed")
+
+
+def test_the_paper_forms_observations_are_raw_unless_it_is_told_to_normalise_them(tmp_path: Path) -> None:
+    paper = small_config().algorithm.model_copy(update={"form": "paper"})
+    for name, settings, normalised in (
+        ("corrected", {}, True),
+        ("paper", {"algorithm": paper}, False),
+        ("both", {"algorithm": paper, "normalise_observations": True}, True),
+    ):
+        train(DATA, small_config(updates=2, **settings), tmp_path / name)
+        statistics = load_checkpoint(tmp_path / name / "checkpoint").policy.statistics
+        assert bool((statistics.std != 1).any()) is normalised, name
+        np.testing.assert_array_equal(statistics.maximum, DATA.observations.max(axis=0))
