@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,30 @@ def checkpoint(play_data: Trajectories, tmp_path_factory: pytest.TempPathFactory
     run = tmp_path_factory.mktemp("run") / "rql"
     train(play_data, config, run, CONTRACT.read_text(), progress=False)
     return run / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def untrained_checkpoint(play_data: Trajectories, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes a checkpoint of the algorithm called so, with its first weights."""
+    from rql_core.algorithms import make_algorithm
+    from rql_core.data import Statistics
+    from rql_core.data.chunks import reward_range
+    from rql_core.training import Policy, TrainConfig
+    from rql_core.training.checkpoint import save_checkpoint
+
+    def make(name: str) -> Path:
+        settings = {"algorithm": name, "horizon": 4, "flow_steps": 5, "actor_hidden": [32, 32]}
+        if name != "bc_flow":
+            settings |= {"critic_hidden": [32, 32], "critics": 2}
+        config = TrainConfig.model_validate({"algorithm": settings})
+        rewards = reward_range(play_data)
+        algorithm = make_algorithm(config.algorithm, play_data.observation_dim, play_data.action_dim, rewards)
+        directory = tmp_path_factory.mktemp(name) / "checkpoint"
+        policy = Policy(algorithm, Statistics.of(play_data.observations))
+        save_checkpoint(directory, policy, step=0, reward_range=rewards, contract_text=CONTRACT.read_text())
+        return directory
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,12 @@ from robot import RESEND_S, Robot
 
 from rql_core.contract import ActionChunk, Contract
 from rql_core.demo.processes import ProcessGroup, node_command
+from rql_core.runtime.policy import DeployedPolicy
+from rql_core.runtime.safety import SafetyFilter
 
 PATIENCE_S = 60.0
+# What Robot.publish sends by default, in the order of the contract.
+OBSERVATION = np.array([-0.9, 1.9, 0.0, 0.0, 0.25, 0.05, 0.06], dtype=np.float32)
 
 
 @pytest.fixture
@@ -117,6 +122,43 @@ def test_joints_in_another_order_give_the_same_chunk(robot: Robot, group: Proces
     first, permuted, other = plans(robot)
     np.testing.assert_array_equal(first.actions, permuted.actions)
     assert (first.actions != other.actions).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("bc_flow", {}),
+        ("ifql", {}),
+        ("fql", {"samples": 8}),
+        ("qc", {"samples": 3, "rho": 0.5, "flow_steps": 2}),
+        ("rql", {"samples": 16}),
+    ],
+)
+def test_any_algorithm_runs_and_acts_as_it_does_in_process(
+    name: str,
+    options: dict[str, Any],
+    robot: Robot,
+    group: ProcessGroup,
+    untrained_checkpoint: Callable[[str], Path],
+) -> None:
+    checkpoint = untrained_checkpoint(name)
+    group.start("policy", node_command("policy_node", checkpoint=checkpoint, lockstep=True, seed=3, **options))
+    robot.wait_until_heard()
+    robot.publish(robot.now_tick())
+    robot.wait(lambda: bool(plans(robot)), "a chunk")
+    policy = DeployedPolicy.load(checkpoint, threads=1)
+    policy.set_acting(policy.acting.changed(**options))
+    policy.reset(3)
+    expected = SafetyFilter(robot.contract).apply(policy.act(OBSERVATION))
+    np.testing.assert_array_equal(plans(robot)[0].actions, expected)
+
+
+def test_samples_without_critics_are_refused_in_one_line(untrained_checkpoint: Callable[[str], Path]) -> None:
+    command = node_command("policy_node", checkpoint=untrained_checkpoint("bc_flow"), samples=4)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert result.returncode == 1
+    assert "bc_flow has no critics to choose among 4 samples" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_reset_stops_what_was_commanded_before(robot: Robot, group: ProcessGroup, checkpoint: Path) -> None:
