@@ -12,7 +12,7 @@ from rql_core.algorithms.batch import Batch
 
 @dataclass(frozen=True)
 class FlowDraws:
-    """The random draws of flow matching."""
+    """The random draws of flow matching; arguments of the loss, so that others can be compared on the same draws."""
 
     flow_noise: Tensor
     """(batch, h * d), normal: where each path starts (x0)."""

@@ -101,7 +101,11 @@ class RQL(CriticAlgorithm[RQLConfig, RQLDraws]):
         return RQLDraws(flow.flow_noise, flow.flow_time, noise, depth)
 
     def loss(self, batch: Batch, draws: RQLDraws) -> tuple[Tensor, Metrics]:
-        """Return the sum of the critics' and the actor's loss; no parameter takes a gradient from both."""
+        """Return the sum of the critics' and the actor's loss; no parameter takes a gradient from both.
+
+        All randomness comes in as ``draws``: with the same weights, batch and draws any other implementation of the
+        update must give the same losses and gradients (test/core/algorithms/test_exactness.py has one in NumPy).
+        """
         reversed_chunks = self.reverse(batch, draws)
         critic_loss, critic_metrics = self.critic_loss(batch, draws, reversed_chunks)
         actor_loss, actor_metrics = self.actor_loss(batch, draws, reversed_chunks)

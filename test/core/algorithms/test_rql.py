@@ -1,11 +1,10 @@
-"""RQL: the published losses to rounding, the corrections one by one, who learns from what, and what may be stored."""
+"""RQL: the corrections and options one by one, and what may be stored; what it computes is in `test_exactness.py`."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
-import paper_oracle
 import pytest
 import torch
 from pydantic import ValidationError
@@ -13,107 +12,11 @@ from small_algorithms import ACTION_DIM, OBSERVATION_DIM, REWARDS, make_batch, m
 
 from rql_core.algorithms import RewardRange, RQLConfig, make_algorithm
 from rql_core.algorithms.flow_matching import flow_matching
-from rql_core.algorithms.rql import RQL
 from rql_core.errors import ConfigError
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def as_arrays(value: object) -> dict[str, np.ndarray]:
-    return {field.name: getattr(value, field.name).numpy() for field in fields(value)}  # type: ignore[arg-type]
-
-
-def weights_of(algorithm: RQL) -> dict[str, np.ndarray]:
-    state = algorithm.training_state()
-    return {name: tensor.numpy() for name, tensor in state.items() if not name.startswith("adam.")}
-
-
-def oracle_settings(algorithm: RQL) -> paper_oracle.Settings:
-    config = algorithm.config
-    return paper_oracle.Settings(config.flow_steps, config.horizon, config.kappa, config.rho, config.gamma)
-
-
-@pytest.mark.parametrize("horizon", [1, 5])
-def test_the_paper_form_has_the_published_losses_to_rounding(horizon: int) -> None:
-    algorithm = make_rql(form="paper", horizon=horizon, alpha=0.7)
-    batch, draws = make_batch(horizon), algorithm.sample_draws(12, seeded())
-    weights = weights_of(algorithm)
-    expected = paper_oracle.losses(weights, weights, 2, oracle_settings(algorithm), as_arrays(batch), as_arrays(draws))
-    loss, metrics = algorithm.loss(batch, draws)
-    assert float(metrics["critic_loss"]) == pytest.approx(expected.critic, rel=1e-10, abs=1e-12)
-    assert float(metrics["flow_loss"]) == pytest.approx(expected.flow, rel=1e-10, abs=1e-12)
-    assert float(metrics["policy_loss"]) == pytest.approx(expected.policy, rel=1e-10, abs=1e-12)
-    total = expected.critic + expected.policy + 0.7 * expected.flow
-    assert float(loss.detach()) == pytest.approx(total, rel=1e-10)
-
-
-@pytest.mark.parametrize("horizon", [1, 5])
-def test_the_paper_form_has_the_published_gradient(horizon: int) -> None:
-    algorithm = make_rql(form="paper", horizon=horizon, alpha=0.7)
-    batch, draws = make_batch(horizon), algorithm.sample_draws(12, seeded())
-    names = [f"{net}.{key}" for net in ("actor", "critic") for key, _ in algorithm.networks[net].named_parameters()]
-    parameters = [p for net in ("actor", "critic") for p in algorithm.networks[net].parameters()]
-    gradients = torch.autograd.grad(algorithm.loss(batch, draws)[0], parameters)
-    weights, generator = weights_of(algorithm), np.random.default_rng(0)
-    settings, data, random = oracle_settings(algorithm), as_arrays(batch), as_arrays(draws)
-
-    def total(shift: dict[str, np.ndarray], scale: float) -> float:
-        moved = weights | {name: weights[name] + scale * change for name, change in shift.items()}
-        terms = paper_oracle.losses(moved, weights, 2, settings, data, random)
-        return terms.critic + terms.policy + 0.7 * terms.flow
-
-    for name, gradient in zip(names, gradients, strict=True):
-        direction = {name: generator.standard_normal(gradient.shape)}
-        slope = (total(direction, 1e-6) - total(direction, -1e-6)) / 2e-6
-        assert float((gradient.numpy() * direction[name]).sum()) == pytest.approx(slope, rel=1e-5, abs=1e-8), name
-
-
-def test_an_update_is_one_adam_step_and_then_the_averages_follow() -> None:
-    algorithm = make_rql(form="paper")
-    batch, draws = make_batch(), algorithm.sample_draws(12, seeded())
-    before = algorithm.training_state()
-    names = [f"{net}.{key}" for net in ("actor", "critic") for key, _ in algorithm.networks[net].named_parameters()]
-    copies = [before[name].clone().requires_grad_() for name in names]
-    reference = torch.optim.Adam(copies, lr=3e-4)
-    generator = seeded(4)
-    for _ in range(3):
-        draws = algorithm.sample_draws(12, generator)
-        parameters = [p for net in ("actor", "critic") for p in algorithm.networks[net].parameters()]
-        for copy, gradient in zip(
-            copies, torch.autograd.grad(algorithm.loss(batch, draws)[0], parameters), strict=True
-        ):
-            copy.grad = gradient
-        reference.step()
-        previous = algorithm.training_state()
-        algorithm.update(batch, draws)
-        after = algorithm.training_state()
-        for average, source, rate in (("critic_target", "critic", 0.005), ("actor_average", "actor", 0.001)):
-            for key, _ in algorithm.networks[source].named_parameters():
-                old, new = previous[f"{average}.{key}"], after[f"{source}.{key}"]
-                torch.testing.assert_close(after[f"{average}.{key}"], old + rate * (new - old), rtol=1e-12, atol=1e-14)
-    for name, copy in zip(names, copies, strict=True):
-        torch.testing.assert_close(after[name], copy.detach(), rtol=1e-9, atol=1e-12)
-    assert algorithm.updates == 3
-
-
-def test_critics_learn_from_the_critic_loss_alone_and_the_actor_from_the_actor_loss_alone() -> None:
-    algorithm = make_rql()
-    batch, draws = make_batch(), algorithm.sample_draws(12, seeded())
-    reversed_chunks = algorithm.reverse(batch, draws)
-    actor = list(algorithm.networks["actor"].parameters())
-    critic = list(algorithm.networks["critic"].parameters())
-    critic_loss, _ = algorithm.critic_loss(batch, draws, reversed_chunks)
-    actor_loss, _ = algorithm.actor_loss(batch, draws, reversed_chunks)
-    assert not reversed_chunks.requires_grad
-    assert not algorithm.target(batch, draws).requires_grad
-    assert all(g is None for g in torch.autograd.grad(critic_loss, actor, allow_unused=True, retain_graph=True))
-    assert all(g is None for g in torch.autograd.grad(actor_loss, critic, allow_unused=True, retain_graph=True))
-    assert all(g.any() for g in torch.autograd.grad(critic_loss, critic))
-    assert all(g.any() for g in torch.autograd.grad(actor_loss, actor))
-    followers = [*algorithm.networks["critic_target"].parameters(), *algorithm.networks["actor_average"].parameters()]
-    assert not any(parameter.requires_grad for parameter in followers)
 
 
 def test_corrected_stops_the_bootstrap_and_the_rewards_at_the_first_terminal() -> None:
