@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rql_core.errors import ConfigError
 
@@ -31,5 +31,8 @@ class Acting:
 
     def changed(self, *, samples: int | None = None, rho: float | None = None, flow_steps: int | None = None) -> Acting:
         """Return the same with what is not None in place of its own."""
-        changes = {"samples": samples, "rho": rho, "flow_steps": flow_steps}
-        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+        return Acting(
+            self.samples if samples is None else samples,
+            self.rho if rho is None else rho,
+            self.flow_steps if flow_steps is None else flow_steps,
+        )

@@ -183,7 +183,8 @@ class Algorithm(ABC, Generic[ConfigT, DrawsT]):
             return self._make_chunks(actor, observations, noise[:, 0], flow_steps)
         rows = max(1, BLOCK_ROWS // samples) if self.device.type == "cpu" else len(noise)
         best: list[Tensor] = []
-        for block, noises in zip(observations.split(rows), noise.split(rows), strict=True):
+        for first in range(0, len(noise), rows):
+            block, noises = observations[first : first + rows], noise[first : first + rows]
             repeated = block.repeat_interleave(samples, dim=0)
             chunks = self._make_chunks(actor, repeated, noises.flatten(0, 1), flow_steps)
             values = self.action_value(repeated, chunks)

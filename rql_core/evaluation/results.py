@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, TypeVar
 
-from rql_core.errors import DatasetError
+from rql_core.errors import ConfigError, DatasetError
+
+ReadT = TypeVar("ReadT")
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,36 @@ class EpisodeRecord:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Episodes of one controller; `over` says how they were run: "ros" or "in_process"."""
+    """Episodes of one controller; `over` says how they were run: "ros" or "in_process".
+
+    What follows `records` says of what, where and how, as far as it is known: None where it is not.
+    """
 
     controller: str
     over: str
     records: list[EpisodeRecord]
+    # Simulated world, or environment by its OGBench name or Gymnasium id.
+    world: str | None = None
+    environment: str | None = None
+    # The checkpoint's directory, and the updates and the seed that it was trained with.
+    checkpoint: str | None = None
+    step: int | None = None
+    training_seed: int | None = None
+    # "rql", "bc_flow", ..., and "corrected" or "paper".
+    algorithm: str | None = None
+    form: str | None = None
+    # Seed of the first episode, and steps between plans (0: the whole chunk).
+    first_seed: int | None = None
+    replan_every: int | None = None
+    # Best of so many samples, ranked by mean - rho * std over the critics, each made in so many flow steps.
+    samples: int | None = None
+    rho: float | None = None
+    flow_steps: int | None = None
+
+    @property
+    def task(self) -> str:
+        """Where the episodes were run: the environment's or the world's name."""
+        return self.environment or self.world or "unknown"
 
     @property
     def successes(self) -> int:
@@ -72,9 +100,68 @@ def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def training_scores(records: list[EpisodeRecord]) -> dict[str, float]:
+    """What metrics.jsonl keeps, under `evaluation/`, of an evaluation during training."""
+    statistics = Evaluation("", "in_process", records).statistics()
+    return {
+        "success_rate": statistics["success"],
+        "success_low": statistics["low"],
+        "success_high": statistics["high"],
+        "mean_steps": statistics["mean_steps"],
+        "episodes": statistics["episodes"],
+    }
+
+
+def check_episodes(episodes: int, first_seed: int = 0) -> None:
+    """Raise ConfigError unless there is an episode to run and seeds are what Gymnasium takes."""
+    if episodes < 1:
+        raise ConfigError(f"episodes is {episodes}, expected at least 1")
+    if first_seed < 0:
+        raise ConfigError(f"first_seed is {first_seed}, expected 0 or more")
+
+
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:
     """Write as JSON, beside and then renamed; raises DatasetError that names the file."""
-    content = {**asdict(evaluation), "statistics": evaluation.statistics()}
+    _write(_content(evaluation), path)
+
+
+def write_evaluations(evaluations: Sequence[Evaluation], path: Path) -> None:
+    """Write several as JSON, `{"evaluations": [...]}`; raises DatasetError that names the file."""
+    _write({"evaluations": [_content(evaluation) for evaluation in evaluations]}, path)
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read what `write_evaluation` wrote; raises DatasetError that names the file."""
+    return _read(path, _evaluation)
+
+
+def read_evaluations(path: Path) -> list[Evaluation]:
+    """Read what `write_evaluations` or `write_evaluation` wrote; raises DatasetError that names the file."""
+    return _read(
+        path,
+        lambda content: (
+            [_evaluation(each) for each in content["evaluations"]]
+            if "evaluations" in content
+            else [_evaluation(content)]
+        ),
+    )
+
+
+# Fields that files of before do not have.
+_OPTIONAL = tuple(each.name for each in fields(Evaluation) if each.default is not MISSING)
+
+
+def _content(evaluation: Evaluation) -> dict[str, Any]:
+    return {**asdict(evaluation), "statistics": evaluation.statistics()}
+
+
+def _evaluation(content: Any) -> Evaluation:
+    records = [EpisodeRecord(**record) for record in content["records"]]
+    known = {name: content[name] for name in _OPTIONAL if name in content}
+    return Evaluation(content["controller"], content["over"], records, **known)
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,11 +171,8 @@ def write_evaluation(evaluation: Evaluation, path: Path) -> None:
         raise DatasetError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Read what `write_evaluation` wrote; raises DatasetError that names the file."""
+def _read(path: Path, parse: Callable[[Any], ReadT]) -> ReadT:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        records = [EpisodeRecord(**record) for record in content["records"]]
-        return Evaluation(content["controller"], content["over"], records)
+        return parse(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path}: no readable evaluation: {error}") from None

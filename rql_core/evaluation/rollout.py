@@ -8,8 +8,8 @@ from typing import Any
 
 from rql_core.contract import Contract, TickAssembler
 from rql_core.contract.time import ns_to_stamp
-from rql_core.errors import ConfigError, SimulationError
-from rql_core.evaluation.results import EpisodeRecord, Evaluation
+from rql_core.errors import SimulationError
+from rql_core.evaluation.results import EpisodeRecord, Evaluation, check_episodes, training_scores
 from rql_core.progress import progress_bar
 from rql_core.runtime.policy import DeployedPolicy
 from rql_core.runtime.runner import Actor, PolicyRunner
@@ -116,14 +116,6 @@ def evaluate(
     return Evaluation(controller, "in_process", [rollout.run_episode(seed) for seed in bar])
 
 
-def check_episodes(episodes: int, first_seed: int = 0) -> None:
-    """Raise ConfigError unless there is an episode to run and seeds are what Gymnasium takes."""
-    if episodes < 1:
-        raise ConfigError(f"episodes is {episodes}, expected at least 1")
-    if first_seed < 0:
-        raise ConfigError(f"first_seed is {first_seed}, expected 0 or more")
-
-
 def training_evaluation(contract: Contract, world: str, episodes: int) -> Callable[[Policy], dict[str, float]]:
     """What the trainer calls every now and then: success rate and mean steps of a policy in a simulated world.
 
@@ -134,13 +126,7 @@ def training_evaluation(contract: Contract, world: str, episodes: int) -> Callab
 
     def evaluate_policy(policy: Policy) -> dict[str, float]:
         result = evaluate(session, DeployedPolicy(policy, contract), range(episodes), controller=policy.algorithm.name)
-        statistics = result.statistics()
-        return {
-            "success_rate": statistics["success"],
-            "success_low": statistics["low"],
-            "success_high": statistics["high"],
-            "mean_steps": statistics["mean_steps"],
-        }
+        return training_scores(result.records)
 
     return evaluate_policy
 

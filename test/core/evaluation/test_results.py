@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from math import sqrt
 from pathlib import Path
 
@@ -11,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rql_core.errors import DatasetError
-from rql_core.evaluation.results import EpisodeRecord, Evaluation, read_evaluation, wilson_interval, write_evaluation
+from rql_core.evaluation.results import (
+    EpisodeRecord,
+    Evaluation,
+    read_evaluation,
+    read_evaluations,
+    wilson_interval,
+    write_evaluation,
+    write_evaluations,
+)
 
 RECORDS = [
     EpisodeRecord(seed=1000, steps=40, total_reward=-39.0, success=True, path=[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]),
@@ -64,6 +73,47 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     write_evaluation(Evaluation("bc", "in_process", RECORDS[:1]), path)  # replaces
     assert read_evaluation(path).controller == "bc"
     assert [each.name for each in path.parent.iterdir()] == ["rql.json"]
+
+
+def test_what_an_evaluation_is_of_is_kept_with_it(tmp_path: Path) -> None:
+    evaluation = Evaluation(
+        "rql",
+        "in_process",
+        RECORDS,
+        environment="puzzle-3x3-play-singletask-task1-v0",
+        checkpoint="runs/a/checkpoint",
+        step=1000,
+        training_seed=3,
+        algorithm="rql",
+        form="paper",
+        first_seed=1000,
+        replan_every=2,
+        samples=4,
+        rho=0.5,
+        flow_steps=10,
+    )
+    write_evaluation(evaluation, tmp_path / "evaluation.json")
+    assert read_evaluation(tmp_path / "evaluation.json") == evaluation
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (content["environment"], content["world"], content["step"]) == (evaluation.task, None, 1000)
+
+
+def test_a_file_of_before_says_less_and_is_read(tmp_path: Path) -> None:
+    old = {"controller": "rql", "over": "ros", "records": [asdict(record) for record in RECORDS], "statistics": {}}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    evaluation = read_evaluation(tmp_path / "old.json")
+    assert evaluation == EVALUATION
+    assert (evaluation.task, evaluation.step, evaluation.samples) == ("unknown", None, None)
+
+
+def test_several_evaluations_are_one_file(tmp_path: Path) -> None:
+    several = [EVALUATION, Evaluation("bc", "in_process", RECORDS[:1], world="planar_arm")]
+    write_evaluations(several, tmp_path / "several.json")
+    assert read_evaluations(tmp_path / "several.json") == several
+    write_evaluation(EVALUATION, tmp_path / "one.json")
+    assert read_evaluations(tmp_path / "one.json") == [EVALUATION]
+    with pytest.raises(DatasetError, match=r"several\.json: no readable evaluation"):
+        read_evaluation(tmp_path / "several.json")
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def test_a_demonstrator_that_knows_the_way_round_succeeds_and_one_that_tosses_co
 
 def test_training_gets_rates_with_interval(contract: Contract) -> None:
     numbers = training_evaluation(contract, "planar_arm", 2)(small_policy())
-    assert sorted(numbers) == ["mean_steps", "success_high", "success_low", "success_rate"]
+    assert sorted(numbers) == ["episodes", "mean_steps", "success_high", "success_low", "success_rate"]
+    assert numbers["episodes"] == 2
     assert 0 <= numbers["success_low"] <= numbers["success_rate"] <= numbers["success_high"] <= 1
     assert 1 <= numbers["mean_steps"] <= 95
 

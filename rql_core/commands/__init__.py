@@ -1,0 +1,1 @@
+"""One file a sub-command of `rql`; what is heavy is imported when a command runs."""

@@ -1,0 +1,27 @@
+"""`rql check-contract`: what a contract file means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class CheckContract:
+    """Check a contract file and print what it means."""
+
+    file: Positional[str]
+    """A contract file, or the name of one that comes with the project."""
+
+    def run(self) -> None:
+        """Print observation and action, number by number."""
+        from rql_core.contract import load_contract
+        from rql_core.resources import config_file
+
+        contract = load_contract(config_file("contracts", self.file))
+        print(f"{contract.name}: {contract.rate:g} Hz, clock {contract.clock}")
+        for index, name in enumerate(contract.observation_names):
+            print(f"  observation[{index}]  {name}")
+        for index, feature in enumerate(contract.action.features):
+            print(f"  action[{index}]  {feature.name}  {feature.lower} to {feature.upper} {contract.action.unit}")
