@@ -85,14 +85,6 @@ def test_observations_and_rewards_by_the_contract_are_the_environments_to_the_la
     assert frame.success
 
 
-@pytest.mark.parametrize("path", PRESETS, ids=[path.stem for path in PRESETS])
-def test_every_shipped_training_configuration_loads(path: Path) -> None:
-    config = load_train_config(config_file("train", path.stem))
-    assert path.stem.endswith(config.algorithm.algorithm)
-    assert config.updates % config.checkpoint_every == 0
-    assert config.evaluate_every > 0
-
-
 @pytest.mark.parametrize("robot_name", sorted(SETTINGS))
 def test_imitation_and_improvement_are_compared_with_the_same_network_and_data(robot_name: str) -> None:
     settings = SETTINGS[robot_name]
