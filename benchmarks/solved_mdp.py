@@ -180,6 +180,19 @@ class SeparateRuns(nn.Module):
         return values.transpose(0, 1).reshape(critics, -1)
 
 
+class KnownFlow(nn.Module):
+    """The policy's exact velocity in the place of an actor, whose parameters it keeps for the optimiser."""
+
+    def __init__(self, actor: nn.Module, mdp: SolvedMDP) -> None:
+        super().__init__()
+        self.actor = actor
+        self.mdp = mdp
+
+    def forward(self, observations: Tensor, x: Tensor, time: Tensor) -> Tensor:
+        """Return the velocity (batch, 1)."""
+        return self.mdp.velocity(observations, x, time)
+
+
 class Reversal(RQL):
     """The product's RQL round a known flow: its reversal, target, critic loss, Adam and target average; no actor."""
 
@@ -187,10 +200,9 @@ class Reversal(RQL):
         side_by_side = config.model_copy(update={"critics": config.critics * runs})
         generator = torch.Generator().manual_seed(seed)
         super().__init__(side_by_side, mdp.states, 1, mdp.reward_range(), generator=generator)
-        self._actor: Any = mdp.velocity
+        self.networks["actor"] = KnownFlow(self.networks["actor"], mdp)
         for name in ("critic", "critic_target"):
             self.networks[name] = SeparateRuns(self.networks[name], runs)  # type: ignore[arg-type]
-        self._critic: Any = self.networks["critic"]
 
     def loss(self, batch: Batch, draws: RQLDraws) -> tuple[Tensor, Metrics]:
         """Return the critic loss; the actor that the product holds, and nobody asks, gets a gradient of 0."""
@@ -206,7 +218,7 @@ class SingleStep(Reversal):
     def reverse(self, batch: Batch, draws: RQLDraws) -> Tensor:
         """Return logged actions where the flow time is 1, else points on the way from noise, which is straight."""
         time = 1.0 - draws.depth
-        velocity: Tensor = self._actor(batch.observations, draws.flow_noise, torch.zeros_like(time))
+        velocity: Tensor = self.networks["actor"](batch.observations, draws.flow_noise, torch.zeros_like(time))
         return torch.where(draws.depth == 0.0, batch.actions, draws.flow_noise + time * velocity)
 
     @torch.no_grad()
@@ -214,7 +226,7 @@ class SingleStep(Reversal):
         """Return the value one flow step on, without reward or discount; where the flow time is 1, the product's."""
         x, time, step = self.reverse(batch, draws), 1.0 - draws.depth, 1.0 / self.config.flow_steps
         at_end = draws.depth == 0.0
-        stepped = x + step * self._actor(batch.observations, x, time)
+        stepped = x + step * self.networks["actor"](batch.observations, x, time)
         values = self.networks["critic_target"](
             torch.where(at_end, batch.next_observations, batch.observations),
             torch.where(at_end, draws.target_noise, stepped),

@@ -6,8 +6,7 @@ discounted by gamma^h.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pydantic import Field
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from rql_core.algorithms.acting import MAX_SAMPLES, Acting
 from rql_core.algorithms.algorithm import Algorithm, AlgorithmConfig, Average, DrawsT, HiddenSizes
 from rql_core.algorithms.batch import Batch, RewardRange
+from rql_core.networks import CriticEnsemble, VelocityNetwork
 
 # The value of a state is a mean over flow noise.  16 draws put its standard error at a quarter of the spread over
 # noise, which is below the spread over critics, and cost less than one acting step.
@@ -45,7 +45,7 @@ CriticConfigT = TypeVar("CriticConfigT", bound=CriticConfig)
 
 
 class CriticAlgorithm(Algorithm[CriticConfigT, DrawsT]):
-    """An algorithm with the networks ``critic``, an ensemble Q_k(s, a) = V_k(s, a, 1), and ``critic_target``."""
+    """An algorithm with the networks ``actor`` and ``critic``, an ensemble Q_k(s, a) = V_k(s, a, 1)."""
 
     acting: ClassVar[tuple[str, ...]] = ("actor_average", "critic")
 
@@ -56,13 +56,25 @@ class CriticAlgorithm(Algorithm[CriticConfigT, DrawsT]):
         action_dim: int,
         reward_range: RewardRange,
         *,
-        online: Mapping[str, nn.Module],
-        averages: Mapping[str, Average],
+        generator: torch.Generator,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        chunk_dim = config.horizon * action_dim
+        actor = VelocityNetwork(observation_dim, chunk_dim, config.actor_hidden, generator)
+        others = self.other_networks(config, observation_dim, chunk_dim, generator)
+        critic = CriticEnsemble(observation_dim, chunk_dim, config.critic_hidden, config.critics, generator)
         super().__init__(
-            config, observation_dim, action_dim, online=online, averages=averages, device=device, dtype=dtype
+            config,
+            observation_dim,
+            action_dim,
+            online={"actor": actor, **others, "critic": critic},
+            averages={
+                "actor_average": Average("actor", 1.0 - config.act_average),
+                "critic_target": Average("critic", config.tau),
+            },
+            device=device,
+            dtype=dtype,
         )
         self._low, self._high = reward_range.return_bounds(config.gamma)
         self._discounts = torch.tensor(
@@ -72,6 +84,13 @@ class CriticAlgorithm(Algorithm[CriticConfigT, DrawsT]):
         self._value_noise = torch.randn(VALUE_DRAWS, config.act_samples, self.chunk_dim, generator=fixed).to(
             self.device, dtype
         )
+
+    @staticmethod
+    def other_networks(
+        config: Any, observation_dim: int, chunk_dim: int, generator: torch.Generator
+    ) -> dict[str, nn.Module]:
+        """Make the online networks that an algorithm has besides an actor and critics."""
+        return {}
 
     @property
     def default_acting(self) -> Acting:

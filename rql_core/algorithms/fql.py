@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from rql_core.algorithms.algorithm import Average, Metrics
-from rql_core.algorithms.batch import Batch, RewardRange
+from rql_core.algorithms.algorithm import Metrics
+from rql_core.algorithms.batch import Batch
 from rql_core.algorithms.critics import CriticAlgorithm, CriticConfig
 from rql_core.algorithms.flow_matching import FlowDraws, flow_matching, sample_flow_draws
 from rql_core.errors import ConfigError
 from rql_core.flow import integrate
-from rql_core.networks import CriticEnsemble, VelocityNetwork
+from rql_core.networks import VelocityNetwork
 
 
 class FQLConfig(CriticConfig):
@@ -49,35 +49,12 @@ class FQLDraws(FlowDraws):
 class FQL(CriticAlgorithm[FQLConfig, FQLDraws]):
     """The networks ``flow`` (imitates), ``actor`` (one step, acts) and ``critic``."""
 
-    def __init__(
-        self,
-        config: FQLConfig,
-        observation_dim: int,
-        action_dim: int,
-        reward_range: RewardRange,
-        *,
-        generator: torch.Generator,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        chunk_dim = config.horizon * action_dim
-        # The same network as the flow's: it is asked at time 0 only.
-        actor = VelocityNetwork(observation_dim, chunk_dim, config.actor_hidden, generator)
-        flow = VelocityNetwork(observation_dim, chunk_dim, config.actor_hidden, generator)
-        critic = CriticEnsemble(observation_dim, chunk_dim, config.critic_hidden, config.critics, generator)
-        super().__init__(
-            config,
-            observation_dim,
-            action_dim,
-            reward_range,
-            online={"actor": actor, "flow": flow, "critic": critic},
-            averages={
-                "actor_average": Average("actor", 1.0 - config.act_average),
-                "critic_target": Average("critic", config.tau),
-            },
-            device=device,
-            dtype=dtype,
-        )
+    @staticmethod
+    def other_networks(
+        config: FQLConfig, observation_dim: int, chunk_dim: int, generator: torch.Generator
+    ) -> dict[str, nn.Module]:
+        """Make the flow; the one-step actor is the same kind of network, asked at time 0 only."""
+        return {"flow": VelocityNetwork(observation_dim, chunk_dim, config.actor_hidden, generator)}
 
     def sample_draws(self, batch_size: int, generator: torch.Generator) -> FQLDraws:
         """Draw the noises and times of one update."""

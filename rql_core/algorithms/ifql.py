@@ -10,13 +10,13 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from rql_core.algorithms.algorithm import Average, Metrics
-from rql_core.algorithms.batch import Batch, RewardRange
+from rql_core.algorithms.algorithm import Metrics
+from rql_core.algorithms.batch import Batch
 from rql_core.algorithms.critics import CriticAlgorithm, CriticConfig, expectile_loss
 from rql_core.algorithms.flow_matching import FlowDraws, flow_matching, sample_flow_draws
-from rql_core.networks import CriticEnsemble, VelocityNetwork
+from rql_core.networks import CriticEnsemble
 
 
 class IFQLConfig(CriticConfig):
@@ -33,35 +33,12 @@ class IFQLConfig(CriticConfig):
 class IFQL(CriticAlgorithm[IFQLConfig, FlowDraws]):
     """A flow that imitates, critics Q_k(s, a) with their target, and one value V(s)."""
 
-    def __init__(
-        self,
-        config: IFQLConfig,
-        observation_dim: int,
-        action_dim: int,
-        reward_range: RewardRange,
-        *,
-        generator: torch.Generator,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        chunk_dim = config.horizon * action_dim
-        actor = VelocityNetwork(observation_dim, chunk_dim, config.actor_hidden, generator)
-        critic = CriticEnsemble(observation_dim, chunk_dim, config.critic_hidden, config.critics, generator)
-        # A critic that sees no chunk.
-        value = CriticEnsemble(observation_dim, 0, config.critic_hidden, 1, generator)
-        super().__init__(
-            config,
-            observation_dim,
-            action_dim,
-            reward_range,
-            online={"actor": actor, "critic": critic, "value": value},
-            averages={
-                "actor_average": Average("actor", 1.0 - config.act_average),
-                "critic_target": Average("critic", config.tau),
-            },
-            device=device,
-            dtype=dtype,
-        )
+    @staticmethod
+    def other_networks(
+        config: IFQLConfig, observation_dim: int, chunk_dim: int, generator: torch.Generator
+    ) -> dict[str, nn.Module]:
+        """Make the value: a critic that sees no chunk."""
+        return {"value": CriticEnsemble(observation_dim, 0, config.critic_hidden, 1, generator)}
 
     def sample_draws(self, batch_size: int, generator: torch.Generator) -> FlowDraws:
         """Draw the noise and the times of the flow-matching loss; the values need none."""

@@ -14,11 +14,10 @@ from pydantic import Field
 from torch import Tensor
 
 from rql_core.algorithms.acting import MAX_SAMPLES
-from rql_core.algorithms.algorithm import Average, Metrics
-from rql_core.algorithms.batch import Batch, RewardRange
+from rql_core.algorithms.algorithm import Metrics
+from rql_core.algorithms.batch import Batch
 from rql_core.algorithms.critics import CriticAlgorithm, CriticConfig
 from rql_core.algorithms.flow_matching import FlowDraws, flow_matching, sample_flow_draws
-from rql_core.networks import CriticEnsemble, VelocityNetwork
 
 
 class QCConfig(CriticConfig):
@@ -44,34 +43,6 @@ class QCDraws(FlowDraws):
 
 class QC(CriticAlgorithm[QCConfig, QCDraws]):
     """A flow that imitates, and critics with their target."""
-
-    def __init__(
-        self,
-        config: QCConfig,
-        observation_dim: int,
-        action_dim: int,
-        reward_range: RewardRange,
-        *,
-        generator: torch.Generator,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        chunk_dim = config.horizon * action_dim
-        actor = VelocityNetwork(observation_dim, chunk_dim, config.actor_hidden, generator)
-        critic = CriticEnsemble(observation_dim, chunk_dim, config.critic_hidden, config.critics, generator)
-        super().__init__(
-            config,
-            observation_dim,
-            action_dim,
-            reward_range,
-            online={"actor": actor, "critic": critic},
-            averages={
-                "actor_average": Average("actor", 1.0 - config.act_average),
-                "critic_target": Average("critic", config.tau),
-            },
-            device=device,
-            dtype=dtype,
-        )
 
     def sample_draws(self, batch_size: int, generator: torch.Generator) -> QCDraws:
         """Draw the noises and times of one update."""

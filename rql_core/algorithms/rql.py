@@ -19,12 +19,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rql_core.algorithms.algorithm import Average, Metrics
-from rql_core.algorithms.batch import Batch, RewardRange
+from rql_core.algorithms.algorithm import Metrics
+from rql_core.algorithms.batch import Batch
 from rql_core.algorithms.critics import VALUE_DRAWS, CriticAlgorithm, CriticConfig, expectile_loss
 from rql_core.algorithms.flow_matching import FlowDraws, flow_matching, sample_flow_draws
 from rql_core.flow import Integrator, reverse
-from rql_core.networks import CriticEnsemble, VelocityNetwork
 
 
 class RQLConfig(CriticConfig):
@@ -60,34 +59,6 @@ class RQLDraws(FlowDraws):
 class RQL(CriticAlgorithm[RQLConfig, RQLDraws]):
     """An actor with its average, and an ensemble of critics with its target."""
 
-    def __init__(
-        self,
-        config: RQLConfig,
-        observation_dim: int,
-        action_dim: int,
-        reward_range: RewardRange,
-        *,
-        generator: torch.Generator,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        chunk_dim = config.horizon * action_dim
-        self._actor = VelocityNetwork(observation_dim, chunk_dim, config.actor_hidden, generator)
-        self._critic = CriticEnsemble(observation_dim, chunk_dim, config.critic_hidden, config.critics, generator)
-        super().__init__(
-            config,
-            observation_dim,
-            action_dim,
-            reward_range,
-            online={"actor": self._actor, "critic": self._critic},
-            averages={
-                "actor_average": Average("actor", 1.0 - config.act_average),
-                "critic_target": Average("critic", config.tau),
-            },
-            device=device,
-            dtype=dtype,
-        )
-
     def sample_draws(self, batch_size: int, generator: torch.Generator) -> RQLDraws:
         """Draw the noise, depths and times of one update."""
         flow = sample_flow_draws(batch_size, self.chunk_dim, generator, self.device, self.dtype)
@@ -114,7 +85,7 @@ class RQL(CriticAlgorithm[RQLConfig, RQLDraws]):
     @torch.no_grad()
     def reverse(self, batch: Batch, draws: RQLDraws) -> Tensor:
         """Return the points (batch, h * d) at flow time 1 - depth where the actor's flow passes to make the chunks."""
-        field = partial(self._actor, batch.observations)
+        field = partial(self.networks["actor"], batch.observations)
         return reverse(field, batch.actions, draws.depth, self.config.flow_steps, self.config.reversal_integrator)
 
     @torch.no_grad()
@@ -128,7 +99,7 @@ class RQL(CriticAlgorithm[RQLConfig, RQLDraws]):
     def critic_loss(self, batch: Batch, draws: RQLDraws, reversed_chunks: Tensor) -> tuple[Tensor, Metrics]:
         """Return the expectile loss of every critic at the reversed points; its gradient reaches the critics alone."""
         target = self.target(batch, draws)
-        values: Tensor = self._critic(batch.observations, reversed_chunks, 1.0 - draws.depth)
+        values: Tensor = self.networks["critic"](batch.observations, reversed_chunks, 1.0 - draws.depth)
         loss = expectile_loss(target - values, self.config.kappa, batch.valid)
         detached = values.detach()
         metrics = {
@@ -142,14 +113,16 @@ class RQL(CriticAlgorithm[RQLConfig, RQLDraws]):
     def actor_loss(self, batch: Batch, draws: RQLDraws, reversed_chunks: Tensor) -> tuple[Tensor, Metrics]:
         """Return -V after one flow step, plus alpha times flow matching; its gradient reaches the actor alone."""
         config, step = self.config, 1.0 / self.config.flow_steps
-        match = flow_matching(self._actor, batch, draws)
+        match = flow_matching(self.networks["actor"], batch, draws)
         if config.actor_gradient_at == "interpolant":
             point, velocity, time = match.point, match.velocity, draws.flow_time
         else:
             point, time = reversed_chunks, 1.0 - draws.depth
-            velocity = self._actor(batch.observations, point, time)
+            velocity = self.networks["actor"](batch.observations, point, time)
         stepped = torch.addcmul(point, velocity, (1.0 - time).clamp(max=step))
-        values: Tensor = self._critic(batch.observations, stepped, (time + step).clamp(max=1.0), constant=True)
+        values: Tensor = self.networks["critic"](
+            batch.observations, stepped, (time + step).clamp(max=1.0), constant=True
+        )
         policy_loss = -(values.mean(dim=0) * batch.valid).mean()
         if config.q_normalisation:
             policy_loss = policy_loss / values.detach().abs().mean().clamp(min=1e-6)
@@ -162,5 +135,5 @@ class RQL(CriticAlgorithm[RQLConfig, RQLDraws]):
         rows = observations.shape[0]
         noise = self._value_noise[:, 0].repeat(rows, 1)
         repeated = observations.repeat_interleave(VALUE_DRAWS, dim=0)
-        values: Tensor = self._critic(repeated, noise, noise.new_zeros((len(noise), 1)))
+        values: Tensor = self.networks["critic"](repeated, noise, noise.new_zeros((len(noise), 1)))
         return values.view(self.config.critics, rows, VALUE_DRAWS).mean(dim=2).T

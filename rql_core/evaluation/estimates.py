@@ -15,7 +15,9 @@ OUTSIDE_ROOM = 0.01
 
 def percent(share: float) -> str:
     """A share as a reader sees it."""
-    return f"{100 * share:.3g} %" if share >= 0.0005 or share == 0 else "< 0.1 %"
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    return f"{100 * share:.1f}".removesuffix(".0") + " %"
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ td.number { text-align: right; white-space: nowrap; padding-right: 1.6rem; }
 td.mark { white-space: nowrap; font-weight: 600; color: #00795a; } td.mark.wrong { color: #b34700; }
 .pair { display: grid; gap: 1.5rem 2.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 .pair h2 { margin-top: 1.6rem; }
+.wide { overflow-x: auto; } .wide img { min-width: 36rem; }
 img { width: 100%; height: auto; } .pair img { max-width: 32rem; }
 @media (max-width: 40rem) { tbody th { white-space: normal; } }
 """
@@ -133,7 +134,7 @@ must be flat; while it moves, it is not the policy's value.</p></section>
 <section><h2>Value at episode starts</h2>{_image(pictures.start_values(estimates), "value at starts")}
 <p class="soft">{starts}</p></section></div>
 <h2>Value along logged episodes</h2>
-{_image(pictures.episodes(estimates, subject.period), "value along logged episodes")}
+<div class="wide">{_image(pictures.episodes(estimates, subject.period), "value along logged episodes")}</div>
 <p class="soft">What the policy would still collect if it took over there; vertical lines are terminals in the log. The
 log's own return is drawn where a terminal follows: whoever drove then had no goal in mind, or another one, may collect
 less than the policy would.</p>"""
@@ -149,7 +150,8 @@ said of the chunk. Critics that were trained to look at the better outcomes (kap
 average, pessimistic ones (rho) above. Dashed: the mean. The outermost 0.2 % on either side are left out.</p></div>"""
     return f"""{errors}
 <h2>Distance to the logged actions</h2>
-{_image(pictures.distances(estimates, subject.action_names), "distance to the logged actions by dimension")}
+<div class="wide">
+{_image(pictures.distances(estimates, subject.action_names), "distance to the logged actions by dimension")}</div>
 <p class="soft">At logged observations, in units of the actions' limits. The nearest sample tells whether the policy
 still does what was logged there, among other things; if chunks logged anywhere else are nearer, it does not.</p>"""
 

@@ -18,8 +18,9 @@ from rql_core.algorithms import BCFlowConfig, RewardRange, make_algorithm
 from rql_core.cli import main
 from rql_core.contract import Contract
 from rql_core.data import Statistics, Trajectories
+from rql_core.evaluation import logs
 from rql_core.evaluation.estimates import FIGURES
-from rql_core.training.checkpoint import save_checkpoint
+from rql_core.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from rql_core.training.policy import Policy
 
 FAST = ("--updates", "40", "--threads", "1")
@@ -244,3 +245,32 @@ def test_logs_with_a_contract_do_not_fit_a_checkpoint_without_one(
     directory = tmp_path / "checkpoint"
     save_checkpoint(directory, Policy(algorithm, Statistics.of(play_data.observations)), step=1, reward_range=rewards)
     assert "has no contract" in refused(capsys, directory, dataset, "--out", tmp_path / "r.html")
+
+
+def test_rewards_of_ogbench_files_are_taken_as_in_training(
+    play_data: Trajectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = BCFlowConfig(horizon=4, flow_steps=2, actor_hidden=(8,))
+    rewards = RewardRange(-1.0, 0.0, can_end=True)
+    algorithm = make_algorithm(config, play_data.observation_dim, play_data.action_dim, rewards)
+    policy = Policy(algorithm, Statistics.of(play_data.observations))
+    asked = []
+
+    class Shards:
+        def load(self, index: int) -> Trajectories:
+            asked.append(index)
+            return play_data
+
+    def opened(*arguments: object) -> tuple[object, None]:
+        asked.append(arguments)
+        return (Shards() if len(asked) > 1 else play_data), None
+
+    monkeypatch.setattr(logs, "open_data", opened)
+    for name, state in (("with", TrainingState({}, {"config": {"rewards": "sparse"}})), ("without", None)):
+        directory = tmp_path / name
+        save_checkpoint(directory, policy, step=1, reward_range=rewards, environment="scene-v0", training_state=state)
+        trajectories, contract = logs.open_logs(load_checkpoint(directory), tmp_path / "data.npz")
+        assert trajectories is play_data
+        assert contract is None
+    data = tmp_path / "data.npz"
+    assert asked == [(data, "scene-v0", None, "sparse"), (data, "scene-v0", None, "as_given"), 0]
