@@ -54,6 +54,8 @@ setup(
     extras_require={
         "bags": ["rosbags>=0.11,<0.12", "minari[hdf5]", "h5py"],
         "sim": ["mujoco>=3.2", "gymnasium>=1.0", "scipy", "matplotlib", "pillow"],
+        "ogbench": ["ogbench>=1.2"],
+        "video": ["imageio-ffmpeg"],
         "test": ["pytest", "hypothesis"],
     },
     zip_safe=False,

@@ -47,7 +47,7 @@ def convert(
     """Convert `bags` (see find_bags) by the contract to the Minari dataset `output`, and report.
 
     `output` is a directory `.../name-vN`, or a bare `name-vN` for a dataset below Minari's own root. The dataset holds
-    physical float32 observations and actions; report.json and report.txt lie in its directory beside `data/`.
+    physical float32 observations and float64 actions; report.json and report.txt lie in its directory beside `data/`.
 
     Raises BagError, ContractError or DatasetError; then nothing is left at `output`, and an older dataset there stays.
     """

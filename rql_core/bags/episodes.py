@@ -36,7 +36,7 @@ class Episode:
     """
 
     observations: FloatArray
-    actions: FloatArray
+    actions: npt.NDArray[np.float64]
     rewards: FloatArray
     masks: FloatArray
     terminal: bool

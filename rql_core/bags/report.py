@@ -152,7 +152,7 @@ class _Moments:
         self.maximum = np.full(self.width, -np.inf)
         self.mean, self.squares = np.zeros(self.width), np.zeros(self.width)
 
-    def add(self, rows: npt.NDArray[np.float32]) -> None:
+    def add(self, rows: npt.NDArray[np.floating[Any]]) -> None:
         values = rows.astype(np.float64)
         mean, count = values.mean(axis=0), len(values)
         total, offset = self.count + count, mean - self.mean

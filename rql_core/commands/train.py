@@ -70,7 +70,7 @@ class Train:
                 raise ConfigError(f"threads is {self.threads}, expected at least 1")
             torch.set_num_threads(self.threads)
         config = self._config()
-        data, contract_text = open_data(self.dataset, config.environment, config.dataset, config.rewards)
+        data, contract_text = open_data(self.dataset, config.environment, config.dataset, config.rewards, progress=True)
         out = self._out(config)
         result = train(data, config, out, contract_text, self._evaluation(config, contract_text), self.resume)
         print(f"{config.algorithm.algorithm}: {result.step} updates, checkpoint {result.checkpoint}")

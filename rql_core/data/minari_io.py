@@ -108,7 +108,7 @@ class DatasetWriter:
     def add(
         self,
         observations: Float32,
-        actions: Float32,
+        actions: npt.NDArray[np.float64],
         rewards: Float32,
         masks: Float32,
         *,
@@ -122,7 +122,7 @@ class DatasetWriter:
         from minari.data_collector.episode_buffer import EpisodeBuffer
 
         steps = len(actions)
-        expected = {
+        expected: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
             "observations": (observations, (steps + 1, self._contract.observation_dim)),
             "actions": (actions, (steps, self._contract.action_dim)),
             "rewards": (rewards, (steps,)),

@@ -20,12 +20,18 @@ OGBENCH_DIRECTORY = Path("~/.ogbench/data")
 
 
 def open_data(
-    path: Path | None, environment: str | None, dataset: str | None, rewards: Literal["as_given", "sparse"]
+    path: Path | None,
+    environment: str | None,
+    dataset: str | None,
+    rewards: Literal["as_given", "sparse"],
+    *,
+    progress: bool = False,
 ) -> tuple[Trajectories | DataSource, str | None]:
     """Return the data, and its contract's text if it has one.
 
     `path` None: the files called `dataset`, or as the environment's data are, below ~/.ogbench/data. OGBench's files
-    are labelled with the rewards of `environment`. Raises ConfigError or DatasetError.
+    are labelled with the rewards of `environment`. `progress` shows a bar while many files are read for statistics.
+    Raises ConfigError or DatasetError.
     """
     if path is None:
         path = _default_path(environment, dataset)
@@ -38,7 +44,7 @@ def open_data(
         from rql_core.ogbench.files import Shards, read_npz
 
         if path.is_dir():
-            return Shards(path, environment, rewards), None
+            return Shards(path, environment, rewards, progress=progress), None
         return read_npz(path, environment, rewards), None
     from rql_core.data.minari_io import load_dataset
 
