@@ -5,6 +5,8 @@ Errors that a user can act on are printed in one line and end with status 1; wro
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -40,6 +42,19 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `rql`; returns the exit status."""
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            # What no reader takes any more is noticed here, and not when the interpreter ends.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read this, such as `head`, has had enough. What is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: list[str] | None) -> int:
     command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="rql",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
 @dataclass(frozen=True)
 class CheckContract:
     """Check a contract file and print what it means."""
 
-    file: Positional[str]
+    file: Annotated[Positional[str], arg(metavar="CONTRACT")]
     """A contract file, or the name of one that comes with the project."""
 
     def run(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Convert:
     Example: rql convert recordings/ --contract ur5e --out datasets/ur5e-v0
     """
 
-    bags: Positional[list[Path]]
+    bags: Annotated[Positional[list[Path]], arg(metavar="BAG ...")]
     """Bag directories, directories of bags, or loose .mcap and .db3 files."""
     contract: str
     """A contract file, or the name of one that comes with the project (ur5e, planar_arm)."""

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from rql_core.errors import ConfigError
 
@@ -34,7 +34,7 @@ class Evaluate:
     Example: rql evaluate runs/puzzle-3x3-* --workers 2 --samples 1 4 16 --plot samples.png
     """
 
-    runs: Positional[list[Path]]
+    runs: Annotated[Positional[list[Path]], arg(metavar="RUN ...")]
     """Run directories (or directories of runs), whose newest checkpoint is taken, or checkpoints."""
     world: Literal["planar_arm", "ur5e_ring"] | None = None
     """Simulated world, for checkpoints with a contract."""

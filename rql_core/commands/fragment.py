@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Fragment:
     Example: rql fragment datasets/planar_arm-v0 --steps 15 --out datasets/stitching-v0
     """
 
-    dataset: Positional[Path]
+    dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
     """Dataset directory."""
     out: Path
     """Dataset directory to write; its name must end in -v0, -v1, ... as Minari's do."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from rql_core.errors import ConfigError
 
@@ -26,7 +27,7 @@ class Generate:
               rql generate planar_arm --episodes 200 --steps 200 --out datasets/planar_arm-v0
     """
 
-    name: Positional[str]
+    name: Annotated[Positional[str], arg(metavar="NAME")]
     """OGBench domain, or world."""
     out: Path
     """Directory for the domain's files (NAME-play-v0.npz, NAME-play-v0-val.npz, minari/), or dataset directory

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
 @dataclass(frozen=True)
 class Recover:
     """Make a readable bag of one whose recorder was killed: whole messages are kept, the cut one is left out."""
 
-    source: Positional[Path]
+    source: Annotated[Positional[Path], arg(metavar="BAG")]
     """The unfinished bag."""
-    destination: Positional[Path]
+    destination: Annotated[Positional[Path], arg(metavar="COPY")]
     """Where the readable copy goes."""
 
     def run(self) -> None:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from rql_core.errors import ConfigError
 
@@ -33,9 +33,9 @@ class Report:
     Example: rql report runs/rql/checkpoint datasets/ur5e-test-v0 --out report.html
     """
 
-    checkpoint: Positional[Path]
+    checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")]
     """Checkpoint directory."""
-    dataset: Positional[Path]
+    dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
     """Dataset directory, or OGBench .npz file, as for `rql train`."""
     out: Path = Path("report.html")
     """HTML page to write; one file that needs nothing else."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from rql_core.evaluation.results import read_evaluation
 from rql_core.resources import config_file
 from rql_core.training.checkpoint import load_checkpoint, save_checkpoint
 from rql_core.training.policy import Policy
+
+ROOT = Path(__file__).resolve().parents[2]
 
 TEXT = config_file("contracts", "planar_arm").read_text(encoding="utf-8")
 
@@ -96,7 +99,7 @@ def test_the_module_is_the_command() -> None:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=ROOT,
     )
     assert done.returncode == 0
     assert "check-contract" in done.stdout
@@ -109,7 +112,7 @@ def test_an_error_leaves_no_traceback_and_status_1() -> None:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=ROOT,
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: 'nothing' is no file")
@@ -278,3 +281,11 @@ def test_ctrl_c_ends_with_status_130(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(COMMANDS["check-contract"], "run", interrupt)
     assert main(["check-contract", "ur5e"]) == 130
     assert capsys.readouterr().err == "stopped\n"
+
+
+@pytest.mark.parametrize("command", ["train --help", "check-contract ur5e"])
+def test_a_reader_that_has_had_enough_is_no_error(command: str) -> None:
+    line = f"set -o pipefail; {sys.executable} -m rql_core.cli {command} | true"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == ""
