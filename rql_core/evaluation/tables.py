@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rql_core.errors import ConfigError
-from rql_core.evaluation.results import Evaluation, wilson_interval
-from rql_core.evaluation.statistics import Interval, SeedScore, mean_interval, mean_success
+from rql_core.evaluation.results import Evaluation
+from rql_core.evaluation.statistics import Interval, SeedScore, episodes_interval, mean_interval, mean_success
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,14 @@ class SeedMean:
 
 @dataclass(frozen=True)
 class ActingPoint:
-    """Success of one method under one way of acting: all runs' episodes together, with Wilson's interval."""
+    """Mean success of one method under one way of acting, with an interval from its seeds and their episodes."""
 
     algorithm: str
     form: str
     samples: int
     rho: float
     flow_steps: int
+    seeds: int
     episodes: int
     success: float
     low: float
@@ -74,8 +75,7 @@ def means_over_seeds(evaluations: Sequence[Evaluation]) -> list[SeedMean]:
     """For each method its mean on each task, then over its tasks where there are several; each task counts alike."""
     groups: dict[tuple[str, str], dict[str, list[SeedScore]]] = defaultdict(lambda: defaultdict(list))
     for evaluation in evaluations:
-        score = SeedScore(evaluation.successes / len(evaluation.records), len(evaluation.records))
-        groups[_method(evaluation)][evaluation.task].append(score)
+        groups[_method(evaluation)][evaluation.task].append(_score(evaluation))
     means = []
     for (algorithm, form), scores in groups.items():
         parts = [{task: seeds} for task, seeds in scores.items()] + ([dict(scores)] if len(scores) > 1 else [])
@@ -114,15 +114,18 @@ def mean_table(means: Sequence[SeedMean]) -> str:
 
 def acting_points(evaluations: Sequence[Evaluation]) -> list[ActingPoint]:
     """Success by method and way of acting, in the order of the evaluations; those that do not say how are left out."""
-    groups: dict[tuple[str, str, int, float, int], list[Evaluation]] = defaultdict(list)
+    groups: dict[tuple[str, str, int, float, int], dict[str, list[SeedScore]]] = defaultdict(lambda: defaultdict(list))
     for each in evaluations:
         if each.samples is not None and each.flow_steps is not None:
-            groups[(*_method(each), each.samples, each.rho or 0.0, each.flow_steps)].append(each)
+            key = (*_method(each), each.samples, each.rho or 0.0, each.flow_steps)
+            groups[key][each.task].append(_score(each))
     points = []
-    for key, group in groups.items():
-        episodes = sum(len(each.records) for each in group)
-        successes = sum(each.successes for each in group)
-        points.append(ActingPoint(*key, episodes, successes / episodes, *wilson_interval(successes, episodes)))
+    for key, scores in groups.items():
+        seeds = max(len(each) for each in scores.values())
+        episodes = sum(score.episodes or 0 for each in scores.values() for score in each)
+        # Never None where all numbers of episodes are known.
+        interval = mean_interval(scores) or episodes_interval(scores)
+        points.append(ActingPoint(*key, seeds, episodes, mean_success(scores), interval.low, interval.high))
     return points
 
 
@@ -137,11 +140,12 @@ def acting_table(points: Sequence[ActingPoint]) -> str:
             str(each.flow_steps),
             f"{each.success:.2f}",
             f"{each.low:.2f} to {each.high:.2f}",
+            str(each.seeds),
             str(each.episodes),
         )
         for each in points
     ]
-    header = ("algorithm", "form", "samples", "rho", "flow steps", "success", "95 % (Wilson)", "episodes")
+    header = ("algorithm", "form", "samples", "rho", "flow steps", "success", "95 %", "seeds", "episodes")
     return format_table(header, rows, left=2)
 
 
@@ -177,7 +181,7 @@ def _plot_panel(panel: Any, points: Sequence[ActingPoint], axis: str) -> None:
         line.sort(key=lambda each: getattr(each, axis))
         places = [getattr(each, axis) for each in line]
         heights = [each.success for each in line]
-        # Wilson's interval holds the rate, so neither is negative but by rounding.
+        # The interval holds the mean, so neither is negative but by rounding.
         below = [max(0.0, each.success - each.low) for each in line]
         above = [max(0.0, each.high - each.success) for each in line]
         panel.errorbar(places, heights, yerr=(below, above), fmt="o-", ms=4, capsize=3, label=label)
@@ -186,7 +190,7 @@ def _plot_panel(panel: Any, points: Sequence[ActingPoint], axis: str) -> None:
     panel.set_xticks(ticks, [str(tick) for tick in ticks])
     panel.set_ylim(-0.03, 1.03)
     panel.set_xlabel(words[axis] + (" (best of N)" if axis == "samples" else ""))
-    panel.set_ylabel("success, 95 % (Wilson)")
+    panel.set_ylabel("success, 95 % interval")
     panel.legend(fontsize=8)
 
 
@@ -205,6 +209,10 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int
 
 def _method(evaluation: Evaluation) -> tuple[str, str]:
     return evaluation.algorithm or evaluation.controller, evaluation.form or "-"
+
+
+def _score(evaluation: Evaluation) -> SeedScore:
+    return SeedScore(evaluation.successes / len(evaluation.records), len(evaluation.records))
 
 
 def _known(value: int | None) -> str:

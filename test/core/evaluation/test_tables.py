@@ -65,16 +65,20 @@ def test_means_are_over_seeds_and_each_task_counts_alike() -> None:
     assert lines[2].endswith("episodes")
 
 
-def test_success_against_ways_of_acting_has_wilsons_interval_of_all_episodes() -> None:
+def test_success_against_ways_of_acting_is_a_mean_over_seeds_with_their_interval() -> None:
     evaluations = [
         *(evaluation(successes, samples=1, training_seed=seed) for seed, successes in enumerate((2, 4))),
         evaluation(9, samples=4),
         Evaluation("old", "ros", evaluation(0).records),
     ]
     first, second = acting_points(evaluations)
-    assert (first.samples, first.episodes, first.success) == (1, 20, pytest.approx(0.3))
-    assert (first.low, first.high) == wilson_interval(6, 20)
-    assert (second.samples, second.episodes, second.success) == (4, 10, pytest.approx(0.9))
+    assert (first.samples, first.seeds, first.episodes, first.success) == (1, 2, 20, pytest.approx(0.3))
+    interval = mean_interval({"maze": [SeedScore(0.2, 10), SeedScore(0.4, 10)]})
+    assert interval is not None
+    assert (first.low, first.high) == (interval.low, interval.high)
+    assert (second.samples, second.seeds, second.episodes, second.success) == (4, 1, 10, pytest.approx(0.9))
+    # One seed says nothing of others: what is left are its episodes.
+    assert (second.low, second.high) == pytest.approx(wilson_interval(9, 10))
     header, *rows = cells(acting_table([first, second]))
     assert [cell.strip() for cell in header[:5]] == ["algorithm", "form", "samples", "rho", "flow steps"]
     assert [row[2].strip() for row in rows] == ["1", "4"]
