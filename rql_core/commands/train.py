@@ -62,7 +62,7 @@ class Train:
         """Train to the end and say where the checkpoint is."""
         import torch
 
-        from rql_core.data.opening import open_data
+        from rql_core.opening import open_data
         from rql_core.training import train
 
         if self.threads is not None:

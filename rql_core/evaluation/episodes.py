@@ -18,12 +18,12 @@ from rql_core.errors import CheckpointError, ConfigError
 from rql_core.evaluation.environment import Environment, EnvironmentRollout, OnStep, make_environment
 from rql_core.evaluation.results import EpisodeRecord, Evaluation, check_episodes
 from rql_core.evaluation.rollout import Rollout, contract_session
-from rql_core.evaluation.workers import WorkerPool
 from rql_core.progress import progress_bar
 from rql_core.runtime.policy import DeployedPolicy
 from rql_core.sim import ArmEnv
 from rql_core.sim.session import Frame
 from rql_core.training.checkpoint import CONTRACT, Checkpoint, load_checkpoint
+from rql_core.workers import WorkerPool
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rql_core.contract import Contract, parse_contract
-from rql_core.data.opening import open_data
 from rql_core.data.trajectories import Trajectories
 from rql_core.errors import CheckpointError, ContractError
+from rql_core.opening import open_data
 from rql_core.runtime.policy import check_contract
 from rql_core.training.checkpoint import CONTRACT, TRAINING_JSON, Checkpoint
 

@@ -22,12 +22,12 @@ from typing import Any
 
 import rql_core
 from rql_core.errors import ConfigError, DatasetError
-from rql_core.evaluation.workers import WorkerPool
 from rql_core.ogbench.columns import Columns, join_columns, write_columns
 from rql_core.ogbench.environments import DOMAINS, require_packages
 from rql_core.ogbench.minari_form import write_minari
 from rql_core.ogbench.play import OraclePlayer
 from rql_core.progress import progress_bar
+from rql_core.workers import WorkerPool
 
 FAMILIES = (
     "cube-single",

@@ -9,7 +9,7 @@ import pytest
 
 from rql_core.evaluation.episodes import EpisodeTask, episode_pool
 from rql_core.evaluation.results import EpisodeRecord
-from rql_core.evaluation.workers import WorkerPool
+from rql_core.workers import WorkerPool
 
 EpisodePool = WorkerPool[EpisodeTask, EpisodeRecord]
 

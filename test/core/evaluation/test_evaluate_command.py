@@ -17,8 +17,8 @@ import tyro
 from rql_core.commands.evaluate import Evaluate
 from rql_core.errors import CheckpointError, ConfigError, DatasetError, RqlError
 from rql_core.evaluation.results import read_evaluation, read_evaluations
-from rql_core.evaluation.workers import WorkerError
 from rql_core.training.checkpoint import save_checkpoint
+from rql_core.workers import WorkerError
 
 
 @pytest.fixture(autouse=True)

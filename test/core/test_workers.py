@@ -12,7 +12,7 @@ import pytest
 import worker_tasks
 
 from rql_core.errors import ConfigError
-from rql_core.evaluation.workers import WorkerError, WorkerPool
+from rql_core.workers import WorkerError, WorkerPool
 
 Pool = WorkerPool[worker_tasks.Task, tuple[int, int, int]]
 
@@ -129,7 +129,7 @@ def test_no_worker_outlives_a_parent_that_was_killed() -> None:
         [sys.executable, worker_tasks.__file__],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     )
     assert parent.stdout is not None
     workers = [int(word) for word in parent.stdout.readline().split()]

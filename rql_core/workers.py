@@ -2,7 +2,7 @@
 
 Processes are spawned, not forked, because a fork of a process in which torch has threads may hang. Tasks are handed out
 one at a time, so a slow one keeps nobody waiting. No worker outlives its parent, however that ends.
-test/core/evaluation/test_workers.py pins this.
+test/core/test_workers.py pins this.
 """
 
 from __future__ import annotations

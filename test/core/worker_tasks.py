@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from rql_core.errors import ConfigError
-from rql_core.evaluation.workers import WorkerPool
+from rql_core.workers import WorkerPool
 
 Task = int | str
 
