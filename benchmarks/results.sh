@@ -48,18 +48,29 @@ train_run() {
 export -f train_run
 
 evaluate_run() {
-    local task
+    local task acting=
     task=$(basename "$(dirname "$1")")
-    $RQL evaluate "$1" --world "$(world "$task")" --episodes 50 --first-seed 1000 > "$1/evaluation.txt" 2>&1 ||
+    case $1 in *"$BEST"*) acting="--samples 16" ;; esac
+    # shellcheck disable=SC2086
+    $RQL evaluate "$1" --world "$(world "$task")" --episodes 50 --first-seed 1000 $acting > "$1/evaluation.txt" 2>&1 ||
         { echo "failed: $1 (see evaluation.txt)" >&2; return 1; }
     echo "evaluated $1"
 }
 export -f evaluate_run
 
-# TASK NAME BASELINE LABEL...: a table and a page of these groups of runs.
-compare_groups() {
-    local task=$1 name=$2 baseline=$3 label groups=()
+# TASK LABEL NAME OPTION...: all seeds' last checkpoints, acting in several ways.
+act() {
+    local task=$1 label=$2 file=$OUT/acting/$1-$2-$3
     shift 3
+    [ -e "$file.json" ] ||
+        $RQL evaluate "$OUT/runs/$task/$label"-seed* --world "$(world "$task")" --first-seed 2000 --workers "$JOBS" "$@" \
+            --out "$file.json" --plot "$file.png" | tee "$file.txt"
+}
+
+# TASK NAME AT BASELINE LABEL...: a table and a page of these groups of runs, at the end or after AT updates.
+compare_groups() {
+    local task=$1 name=$2 at=${3:+--at $3} baseline=$4 label groups=()
+    shift 4
     for label in "$@"; do
         if compgen -G "$OUT/runs/$task/$label-seed*" > /dev/null; then
             groups+=(--group "$label=$OUT/runs/$task/$label-seed*")
@@ -67,12 +78,28 @@ compare_groups() {
     done
     [ ${#groups[@]} -gt 0 ] || return 0
     echo "-- $task, $name"
-    $RQL compare "${groups[@]}" --baseline "$baseline" --out "$OUT/tables/$task-$name.html" \
+    # shellcheck disable=SC2086
+    $RQL compare "${groups[@]}" --baseline "$baseline" $at --out "$OUT/tables/$task-$name.html" \
         --json "$OUT/tables/$task-$name.json" --markdown "$OUT/tables/$task-$name.md"
 }
 
 # Run the lines of standard input, each the arguments of train_run, $JOBS beside each other.
 train_all() { xargs -P "$JOBS" -I{} bash -c 'train_run {}'; }
+
+# A policy that acts by the best of 16 samples is a run of its own to `rql compare`: a copy, evaluated in that way.
+export BEST=+best_of_16
+copy_to_act() {
+    local label task seed
+    for label in paper rql; do
+        for task in "$@"; do for seed in $SEEDS; do
+            local run=$OUT/runs/$task/$label-seed$seed copy=$OUT/runs/$task/$label$BEST-seed$seed
+            if [ -e "$copy/trained" ]; then continue; fi
+            rm -rf "$copy"
+            cp -a "$run" "$copy"
+            rm -f "$copy"/evaluation*.*
+        done; done
+    done
+}
 
 RAW=normalise_observations=false SCALED=normalise_observations=true PAPER=algorithm.form=paper
 learners() { # what is compared: LABEL ALGORITHM [SETTING...]
@@ -127,7 +154,10 @@ for stage in $STAGES; do
         ;;
     main) learners | for_tasks planar stitching ur5e | train_all ;;
     corrections) corrections | for_tasks planar stitching | train_all ;;
-    beyond) beyond | for_tasks planar stitching ur5e | train_all ;;
+    beyond)
+        beyond | for_tasks planar stitching ur5e | train_all
+        copy_to_act planar stitching ur5e
+        ;;
     evaluate) # 50 episodes of every run's last checkpoint, with seeds that training never evaluated with
         for run in "$OUT"/runs/*/*/; do
             if [ -e "${run}trained" ] && [ ! -e "${run}evaluation.json" ]; then echo "${run%/}"; fi
@@ -136,17 +166,10 @@ for stage in $STAGES; do
     acting) # success against the number of samples and of flow steps, for everything with critics
         mkdir -p "$OUT/acting"
         for task in planar ur5e; do
-            for label in rql paper ifql qc bc_flow; do
-                samples="--samples 1 4 16 64"
-                if [ $label = bc_flow ]; then samples=; fi
-                # shellcheck disable=SC2086
-                [ -e "$OUT/acting/$task-$label-samples.json" ] || [ -z "$samples" ] ||
-                    $RQL evaluate "$OUT"/runs/$task/$label-seed* --world "$(world $task)" --first-seed 2000 --workers "$JOBS" \
-                        $samples --out "$OUT/acting/$task-$label-samples.json" | tee "$OUT/acting/$task-$label-samples.txt"
-                [ -e "$OUT/acting/$task-$label-steps.json" ] ||
-                    $RQL evaluate "$OUT"/runs/$task/$label-seed* --world "$(world $task)" --first-seed 2000 --workers "$JOBS" \
-                        --flow-steps 1 2 3 5 10 --out "$OUT/acting/$task-$label-steps.json" |
-                    tee "$OUT/acting/$task-$label-steps.txt"
+            for label in rql ifql fql qc bc_flow; do
+                # BC flow has no critics to choose by, and FQL's actor takes one step.
+                [ $label = bc_flow ] || act "$task" "$label" samples --samples 1 4 16 64
+                [ $label = fql ] || act "$task" "$label" steps --flow-steps 1 2 3 5 10
             done
         done
         ;;
@@ -154,14 +177,19 @@ for stage in $STAGES; do
         [ -d "$OUT/data/planar_held_out-v0" ] ||
             $RQL generate planar_arm --episodes 25 --steps 200 --seed 1 --out "$OUT/data/planar_held_out-v0"
         $PYTHON -m benchmarks.rank_estimates "$OUT"/runs/planar/{rql,paper,bc_flow,ifql,fql,qc}-seed* \
-            --dataset "$OUT/data/planar_held_out-v0" --json "$OUT/rank_estimates.json" | tee "$OUT/rank_estimates.txt"
+            --dataset "$OUT/data/planar_held_out-v0" --every 2 --json "$OUT/rank_estimates.json" | tee "$OUT/rank_estimates.txt"
         ;;
     compare)
         mkdir -p "$OUT/tables"
         for task in planar stitching ur5e; do
-            compare_groups "$task" main rql $(learners | cut -d' ' -f1)
-            compare_groups "$task" beyond paper paper rql $(beyond | cut -d' ' -f1)
-            [ "$task" = ur5e ] || compare_groups "$task" corrections paper paper rql $(corrections | cut -d' ' -f1)
+            main=$(learners | cut -d' ' -f1) beyond=$(beyond | cut -d' ' -f1) corrections=$(corrections | cut -d' ' -f1)
+            compare_groups "$task" main "" rql $main
+            compare_groups "$task" beyond "" paper paper rql paper$BEST rql$BEST $beyond
+            [ "$task" != ur5e ] || continue
+            compare_groups "$task" corrections "" paper paper rql $corrections
+            # Where everything ends near 1, what differs is how soon.
+            compare_groups "$task" beyond-soon 1000 paper paper rql $beyond
+            compare_groups "$task" corrections-soon 1000 paper paper rql $corrections
         done
         ;;
     *)
