@@ -2,7 +2,7 @@
 # Everything that docs/results.md reports: data, training, evaluation and comparison, from nothing.
 #
 #   benchmarks/results.sh [OUT] [STAGE...]       OUT: build/results; STAGE: data main corrections beyond evaluate acting
-#                                                 estimates compare; default: all of them
+#                                                 estimates compare pictures; default: all of them
 #   SEEDS="0 1 2 3 4"  JOBS=2  RQL=".venv/bin/python -m rql_core.cli"   may be set in the environment
 #
 # What is done is skipped, and a run that was killed goes on where it was. On two cores it takes three to four hours.
@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 OUT=${1:-build/results}
 shift || true
-STAGES=${*:-data main corrections beyond evaluate acting estimates compare}
+STAGES=${*:-data main corrections beyond evaluate acting estimates compare pictures}
 export OUT SEEDS=${SEEDS:-0 1 2 3 4} JOBS=${JOBS:-$(nproc)} RQL=${RQL:-.venv/bin/python -m rql_core.cli}
 export PYTHON=${PYTHON:-.venv/bin/python}
 # Networks this small are slower on two threads than on one; the cores are used by runs beside each other.
@@ -153,7 +153,7 @@ for stage in $STAGES; do
             $RQL generate ur5e_ring --episodes 210 --steps 200 --seed 0 --out "$OUT/data/ur5e-v0"
         ;;
     main) learners | for_tasks planar stitching ur5e | train_all ;;
-    corrections) corrections | for_tasks planar stitching | train_all ;;
+    corrections) corrections | for_tasks planar | train_all ;;
     beyond)
         beyond | for_tasks planar stitching ur5e | train_all
         copy_to_act planar stitching ur5e
@@ -186,12 +186,14 @@ for stage in $STAGES; do
             compare_groups "$task" main "" rql $main
             compare_groups "$task" beyond "" paper paper rql paper$BEST rql$BEST $beyond
             [ "$task" != ur5e ] || continue
-            compare_groups "$task" corrections "" paper paper rql $corrections
             # Where everything ends near 1, what differs is how soon.
             compare_groups "$task" beyond-soon 1000 paper paper rql $beyond
+            [ "$task" = planar ] || continue
+            compare_groups "$task" corrections "" paper paper rql $corrections
             compare_groups "$task" corrections-soon 1000 paper paper rql $corrections
         done
         ;;
+    pictures) $PYTHON -m benchmarks.results_figures "$OUT" ;;
     *)
         echo "unknown stage $stage" >&2
         exit 2

@@ -62,7 +62,7 @@ def success_curves(comparison: Comparison) -> list[Picture]:
         for name, runs, style in _groups(comparison, task):
             evaluated = [run for run in runs if run.curve]
             if evaluated:
-                line, band = _mean_curve(evaluated)
+                line, band = mean_curve(evaluated)
                 seeds = [_points(run) for run in evaluated] if len(evaluated) > 1 else []
                 curves.append(Curve(name, style, line, band, seeds))
         if curves:
@@ -104,7 +104,7 @@ def _points(run: Run) -> Points:
     return [(float(point.step or 0), point.rate) for point in run.curve]
 
 
-def _mean_curve(runs: Sequence[Run]) -> tuple[Points, list[tuple[float, float, float]]]:
+def mean_curve(runs: Sequence[Run]) -> tuple[Points, list[tuple[float, float, float]]]:
     """Mean and interval over seeds at the updates after which every run was evaluated.
 
     Where a run ends the mean ends: without it, the mean would jump for a reason that is not learning.
