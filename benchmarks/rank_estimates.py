@@ -116,6 +116,7 @@ def measure(job: Job) -> Measured:
 def measure_all(jobs: Sequence[Job], cache: Path, workers: int) -> list[Measured]:
     """Measure what the cache does not have; every checkpoint is in the file as soon as it is done."""
     from rql_core.progress import progress_bar
+    from rql_core.whole_files import write_whole
 
     known: dict[str, Any] = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
     keys = [job.key() for job in jobs]
@@ -124,7 +125,7 @@ def measure_all(jobs: Sequence[Job], cache: Path, workers: int) -> list[Measured
     with bar:
         for key, measured in _results(missing, workers):
             known[key] = vars(measured)
-            _write(cache, json.dumps(known, indent=1))
+            write_whole(cache, json.dumps(known, indent=1))
             bar.update()
     # What has been moved since is called by where it lies.
     return [
@@ -142,13 +143,6 @@ def _results(jobs: Mapping[str, Job], workers: int) -> Iterator[tuple[str, Measu
         futures = {pool.submit(measure, job): key for key, job in jobs.items()}
         for future in as_completed(futures):
             yield futures[future], future.result()
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ class ConfigError(RqlError):
     """A configuration file or an option has a wrong value."""
 
 
+class OutputError(RqlError):
+    """A result cannot be written where it was asked for."""
+
+
 class TrainingError(RqlError):
     """Training cannot go on, for example because a loss is not finite."""
 

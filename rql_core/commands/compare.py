@@ -8,6 +8,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from rql_core.whole_files import write_whole
+
 # Reading fewer takes no time that anybody would notice.
 _RUNS_WITH_A_BAR = 20
 
@@ -59,26 +61,11 @@ class Compare:
         bar = progress_bar(runs, unit="run", desc="reading", disable=len(runs) < _RUNS_WITH_A_BAR)
         comparison = compare(make_groups([(read_run(run), name) for run, name in bar]), self.baseline, self.at)
         if self.json is not None:
-            _write(self.json, json.dumps(comparison.as_json(), indent=2))
+            write_whole(self.json, json.dumps(comparison.as_json(), indent=2))
         if self.markdown is not None:
-            _write(self.markdown, as_markdown(comparison))
+            write_whole(self.markdown, as_markdown(comparison))
         if self.out is not None:
-            _write(self.out, comparison_page(comparison))
+            write_whole(self.out, comparison_page(comparison))
         print(as_text(comparison))
         for remark in comparison.remarks:
             print(f"note: {remark}", file=sys.stderr)
-
-
-def _write(path: Path, content: str) -> None:
-    """Write beside and then rename; raises DatasetError that names the file."""
-    import os
-
-    from rql_core.errors import DatasetError
-
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be written: {error.strerror}") from None

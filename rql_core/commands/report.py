@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from rql_core.errors import ConfigError
+from rql_core.whole_files import write_whole
 
 if TYPE_CHECKING:
     from rql_core.algorithms import Acting
@@ -82,9 +83,9 @@ class Report:
         )
         checks = run_checks(estimates)
         subject = self._subject(checkpoint, trajectories, contract)
-        _write(self.out, report_page(estimates, checks, subject))
+        write_whole(self.out, report_page(estimates, checks, subject))
         if self.json is not None:
-            _write(self.json, _as_json(estimates, checks, subject))
+            write_whole(self.json, _as_json(estimates, checks, subject))
         print(_as_text(estimates, checks, subject))
         print(f"\nPictures and limits: {self.out}")
 
@@ -179,14 +180,3 @@ def _check_place(path: Path | None) -> None:
     parent = next(parent for parent in path.absolute().parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ConfigError(f"{path}: cannot be written, as {parent} is no directory that may be written to")
-
-
-def _write(path: Path, content: str) -> None:
-    """Write beside and then rename; raises ConfigError that names the file."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None

@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import json
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +16,7 @@ from rql_core.errors import RqlError
 from rql_core.evaluation.results import Evaluation, read_evaluation
 from rql_core.resources import config_file
 from rql_core.training.config_file import load_train_config
+from rql_core.whole_files import write_whole
 
 if TYPE_CHECKING:
     from rql_core.demo.stages import Demo
@@ -29,8 +29,8 @@ def write_report(demo: Demo) -> None:
     """Write result.json and report.html, each beside its place and then renamed."""
     evaluations = {name: read_evaluation(demo.evaluation(name)) for name in NAMES}
     result = _result(demo, evaluations)
-    _write(demo.out / "result.json", json.dumps(result, indent=2).encode())
-    _write(demo.out / "report.html", _page(demo, result, evaluations).encode())
+    write_whole(demo.out / "result.json", json.dumps(result, indent=2))
+    write_whole(demo.out / "report.html", _page(demo, result, evaluations))
     for name, evaluation in evaluations.items():
         print(evaluation.summary().replace(evaluation.controller, f"  {NAMES[name]}", 1), flush=True)
 
@@ -110,9 +110,3 @@ def _image(figure: Any) -> str:
 
 def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

@@ -24,6 +24,7 @@ from rql_core.demo.processes import ProcessError, ProcessGroup, die_with_parent,
 from rql_core.demo.settings import SETTINGS, DemoSettings
 from rql_core.errors import ConfigError
 from rql_core.resources import config_file
+from rql_core.whole_files import write_whole
 
 STAGES = ("record", "convert", "train", "evaluate", "report")
 CONTROLLERS = ("rql", "bc_flow", "demonstrator")
@@ -318,7 +319,4 @@ def _mark(demo: Demo, stage: str, seconds: float) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(content, indent=2))

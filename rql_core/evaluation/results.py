@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from statistics import mean, median
 from typing import Any, TypeVar
 
 from rql_core.errors import ConfigError, DatasetError
+from rql_core.whole_files import write_whole
 
 ReadT = TypeVar("ReadT")
 
@@ -122,12 +122,12 @@ def check_episodes(episodes: int, first_seed: int = 0) -> None:
 
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:
     """Write as JSON, beside and then renamed; raises DatasetError that names the file."""
-    _write(_content(evaluation), path)
+    write_whole(path, json.dumps(_content(evaluation)))
 
 
 def write_evaluations(evaluations: Sequence[Evaluation], path: Path) -> None:
     """Write several as JSON, `{"evaluations": [...]}`; raises DatasetError that names the file."""
-    _write({"evaluations": [_content(evaluation) for evaluation in evaluations]}, path)
+    write_whole(path, json.dumps({"evaluations": [_content(evaluation) for evaluation in evaluations]}))
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -159,16 +159,6 @@ def _evaluation(content: Any) -> Evaluation:
     records = [EpisodeRecord(**record) for record in content["records"]]
     known = {name: content[name] for name in _OPTIONAL if name in content}
     return Evaluation(content["controller"], content["over"], records, **known)
-
-
-def _write(content: dict[str, Any], path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _read(path: Path, parse: Callable[[Any], ReadT]) -> ReadT:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from rql_core.ogbench.environments import DOMAINS, require_packages
 from rql_core.ogbench.minari_form import write_minari
 from rql_core.ogbench.play import OraclePlayer
 from rql_core.progress import progress_bar
+from rql_core.whole_files import write_whole
 from rql_core.workers import WorkerPool
 
 FAMILIES = (
@@ -280,12 +280,7 @@ def _flat(manifest: Any) -> dict[str, Any]:
 
 
 def _write_manifest(path: Path, content: dict[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be written: {error.strerror}; give another directory with --out") from None
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def _remove(files: PlayFiles) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 
 from rql_core.data.chunks import ChunkSampler
 from rql_core.training.metrics import NotFinite
+from rql_core.whole_files import write_whole
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,4 @@ class BadBatch:
 
     def write(self, path: Path) -> None:
         """Write as JSON, beside and then renamed."""
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, json.dumps(asdict(self)))

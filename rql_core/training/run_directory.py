@@ -16,6 +16,7 @@ from pathlib import Path
 from rql_core.errors import CheckpointError, ConfigError
 from rql_core.training.checkpoint import MANIFEST
 from rql_core.training.config import TrainConfig
+from rql_core.whole_files import write_whole
 
 
 class RunDirectory:
@@ -57,9 +58,7 @@ class RunDirectory:
 
     def write_config(self, config: TrainConfig) -> None:
         """Write the run's settings."""
-        partial = self._config.with_name(".train.json.partial")
-        partial.write_text(config.model_dump_json(indent=2), encoding="utf-8")
-        os.replace(partial, self._config)
+        write_whole(self._config, config.model_dump_json(indent=2))
 
     def place(self, step: int) -> Path:
         """Return where the checkpoint of a step belongs; eight digits keep names in the order of steps."""

@@ -12,7 +12,7 @@ import pytest
 from synthetic_runs import learning, records, write_run
 
 from rql_core.commands.compare import Compare
-from rql_core.errors import ConfigError, DatasetError
+from rql_core.errors import ConfigError, OutputError
 from rql_core.evaluation.comparison import Comparison, compare
 from rql_core.evaluation.comparison_table import as_markdown, as_text, show_seconds, tables
 from rql_core.evaluation.grouping import make_groups
@@ -228,7 +228,7 @@ def test_no_runs_and_a_place_that_cannot_be_written_are_one_line(tmp_path: Path)
         Compare().run()
     write_run(tmp_path / "run")
     (tmp_path / "file").write_text("")
-    with pytest.raises(DatasetError, match=r"file/page\.html: cannot be written"):
+    with pytest.raises(OutputError, match=r"file/page\.html: cannot be written"):
         Compare((tmp_path / "run",), out=tmp_path / "file" / "page.html").run()
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rql_core.errors import DatasetError
+from rql_core.errors import DatasetError, OutputError
 from rql_core.evaluation.results import (
     EpisodeRecord,
     Evaluation,
@@ -118,7 +118,7 @@ def test_several_evaluations_are_one_file(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DatasetError, match=r"file/rql\.json: cannot be written"):
+    with pytest.raises(OutputError, match=r"file/rql\.json: cannot be written"):
         write_evaluation(EVALUATION, tmp_path / "file" / "rql.json")
 
 
