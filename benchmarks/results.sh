@@ -177,7 +177,7 @@ for stage in $STAGES; do
         [ -d "$OUT/data/planar_held_out-v0" ] ||
             $RQL generate planar_arm --episodes 25 --steps 200 --seed 1 --out "$OUT/data/planar_held_out-v0"
         $PYTHON -m benchmarks.rank_estimates "$OUT"/runs/planar/{rql,paper,bc_flow,ifql,fql,qc}-seed* \
-            --dataset "$OUT/data/planar_held_out-v0" --every 2 --json "$OUT/rank_estimates.json" | tee "$OUT/rank_estimates.txt"
+            --dataset "$OUT/data/planar_held_out-v0" --every 2 --jobs "$JOBS" --json "$OUT/rank_estimates.json" | tee "$OUT/rank_estimates.txt"
         ;;
     compare)
         mkdir -p "$OUT/tables"
