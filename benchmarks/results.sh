@@ -132,9 +132,10 @@ rql+midpoint rql algorithm.reversal_integrator=midpoint
 END
 }
 for_tasks() { # TASK... < lines of LABEL ALGORITHM [SETTING...]
-    local line task seed
-    while read -r line; do
-        for task in "$@"; do for seed in $SEEDS; do
+    local lines line task seed
+    mapfile -t lines
+    for task in "$@"; do
+        for line in "${lines[@]}"; do for seed in $SEEDS; do
             echo "$task ${line%% *} $seed ${line#* }"
         done; done
     done
@@ -155,7 +156,7 @@ for stage in $STAGES; do
     main) learners | for_tasks planar stitching ur5e | train_all ;;
     corrections) corrections | for_tasks planar | train_all ;;
     beyond)
-        beyond | for_tasks planar stitching ur5e | train_all
+        beyond | for_tasks ur5e planar stitching | train_all
         copy_to_act planar stitching ur5e
         ;;
     evaluate) # 50 episodes of every run's last checkpoint, with seeds that training never evaluated with
