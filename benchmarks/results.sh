@@ -6,6 +6,7 @@
 #   SEEDS="0 1 2 3 4"  JOBS=2  RQL=".venv/bin/python -m rql_core.cli"   may be set in the environment
 #
 # What is done is skipped, and a run that was killed goes on where it was. On two cores it takes three to four hours.
+# Those of docs/images were copied from OUT/pictures.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 OUT=${1:-build/results}
@@ -27,7 +28,9 @@ length() {
     *) echo updates=3000 evaluate_every=500 checkpoint_every=500 ;;
     esac
 }
-export -f dataset world robot length
+# With Q-normalisation the critic's term is of size 1, and was about 10: an alpha that weighs as much is a tenth.
+tenth() { case $1 in ur5e) echo 0.15 ;; *) echo 0.03 ;; esac; }
+export -f dataset world robot length tenth
 
 # One run: TASK LABEL SEED ALGORITHM [SETTING...]
 train_run() {
@@ -40,7 +43,7 @@ train_run() {
     # shellcheck disable=SC2086
     $RQL train "$OUT/data/$(dataset "$task")" --config "$(robot "$task")_$algorithm" --out "$run" $resume --seed "$seed" \
         --threads 1 --world "$(world "$task")" --episodes 20 \
-        --set keep_last=100 tensorboard=false $(length "$task") "$@" > "$run/log.txt" 2>&1 ||
+        --set keep_last=100 tensorboard=false $(length "$task") "${@/TENTH/$(tenth "$task")}" > "$run/log.txt" 2>&1 ||
         { echo "failed: $run (see log.txt)" >&2; return 1; }
     touch "$run/trained"
     echo "trained $run"
@@ -62,9 +65,11 @@ export -f evaluate_run
 act() {
     local task=$1 label=$2 file=$OUT/acting/$1-$2-$3
     shift 3
-    [ -e "$file.json" ] ||
+    # Done again where a run was trained since, such as one of another seed.
+    if [ ! -e "$file.json" ] || [ -n "$(find "$OUT/runs/$task" -path "*/$label-seed*/trained" -newer "$file.json")" ]; then
         $RQL evaluate "$OUT/runs/$task/$label"-seed* --world "$(world "$task")" --first-seed 2000 --workers "$JOBS" "$@" \
             --out "$file.json" --plot "$file.png" | tee "$file.txt"
+    fi
 }
 
 # TASK NAME AT BASELINE LABEL...: a table and a page of these groups of runs, at the end or after AT updates.
@@ -94,9 +99,12 @@ copy_to_act() {
         for task in "$@"; do for seed in $SEEDS; do
             local run=$OUT/runs/$task/$label-seed$seed copy=$OUT/runs/$task/$label$BEST-seed$seed
             if [ -e "$copy/trained" ]; then continue; fi
-            rm -rf "$copy"
-            cp -a "$run" "$copy"
-            rm -f "$copy"/evaluation*.*
+            rm -rf "$copy" "$copy.partial"
+            cp -a "$run" "$copy.partial"
+            rm -f "$copy.partial"/evaluation*.*
+            # It was trained like the original; how it did meanwhile, acting otherwise, was not measured.
+            grep -v evaluation/ "$run/metrics.jsonl" > "$copy.partial/metrics.jsonl"
+            mv "$copy.partial" "$copy"
         done; done
     done
 }
@@ -124,10 +132,10 @@ corrections() { # each correction alone, and all but each
 }
 beyond() { # beyond the paper: on its form, and on the corrected one
     cat <<END
-paper+q_normalisation rql $PAPER $SCALED algorithm.q_normalisation=true
+paper+q_normalisation rql $PAPER $SCALED algorithm.q_normalisation=true algorithm.alpha=TENTH
 paper+midpoint rql $PAPER $SCALED algorithm.reversal_integrator=midpoint
 paper+target_range rql $PAPER $SCALED algorithm.corrections=[target_range]
-rql+q_normalisation rql algorithm.q_normalisation=true
+rql+q_normalisation rql algorithm.q_normalisation=true algorithm.alpha=TENTH
 rql+midpoint rql algorithm.reversal_integrator=midpoint
 END
 }
@@ -174,11 +182,12 @@ for stage in $STAGES; do
             done
         done
         ;;
-    estimates) # how well estimates from logs alone rank the planar arm's checkpoints
+    estimates) # how well estimates from logs alone rank the planar arm's checkpoints, of three seeds
         [ -d "$OUT/data/planar_held_out-v0" ] ||
             $RQL generate planar_arm --episodes 25 --steps 200 --seed 1 --out "$OUT/data/planar_held_out-v0"
-        $PYTHON -m benchmarks.rank_estimates "$OUT"/runs/planar/{rql,paper,bc_flow,ifql,fql,qc}-seed* \
-            --dataset "$OUT/data/planar_held_out-v0" --every 2 --jobs "$JOBS" --json "$OUT/rank_estimates.json" | tee "$OUT/rank_estimates.txt"
+        $PYTHON -m benchmarks.rank_estimates "$OUT"/runs/planar/{rql,paper,bc_flow,ifql,fql,qc}-seed[0-2] \
+            --dataset "$OUT/data/planar_held_out-v0" --every 2 --jobs "$JOBS" --json "$OUT/rank_estimates.json" \
+            --out "$OUT/pictures/rank_estimates.png" | tee "$OUT/rank_estimates.txt"
         ;;
     compare)
         mkdir -p "$OUT/tables"
@@ -194,7 +203,7 @@ for stage in $STAGES; do
             compare_groups "$task" corrections-soon 1000 paper paper rql $corrections
         done
         ;;
-    pictures) $PYTHON -m benchmarks.results_figures "$OUT" ;;
+    pictures) $PYTHON -m benchmarks.results_figures "$OUT" --out "$OUT/pictures" ;;
     *)
         echo "unknown stage $stage" >&2
         exit 2

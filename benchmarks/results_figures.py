@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rql_core.errors import RqlError
+from rql_core.errors import DatasetError, RqlError
 from rql_core.evaluation.curve_pictures import mean_curve
 from rql_core.evaluation.results import read_evaluations
 from rql_core.evaluation.runs import read_run
@@ -30,7 +30,10 @@ WAYS = {"samples": ("samples", "samples N, the best by the critics"), "steps": (
 
 
 def curves(results: Path) -> Any:
-    """Success over updates: mean over seeds, band: 95 % interval from seeds and episodes."""
+    """Success over updates: mean over seeds, band: 95 % interval from seeds and episodes.
+
+    Raises DatasetError where there is nothing to draw.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
@@ -42,21 +45,32 @@ def curves(results: Path) -> Any:
             if not runs:
                 continue
             line, band = mean_curve(runs)
+            if not line:
+                print(
+                    f"{task}, {name}: no number of updates at which every run was evaluated, left out", file=sys.stderr
+                )
+                continue
             axis.plot(*zip(*line, strict=True), color=colour, marker=mark, ms=5, lw=1.7, label=name)
-            axis.fill_between(*zip(*band, strict=True), color=colour, alpha=0.12, lw=0)
+            if band:
+                axis.fill_between(*zip(*band, strict=True), color=colour, alpha=0.12, lw=0)
         axis.set(title=title, xlabel="updates", ylim=(-0.03, 1.03))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         _plain(axis)
     axes[0].set_ylabel("success")
-    _legend(figure, axes)
+    _legend(figure, axes, results / "runs")
     return figure
 
 
 def acting(results: Path) -> Any:
-    """Success of the last checkpoints against samples and against flow steps, with 95 % intervals."""
+    """Success of the last checkpoints against samples and against flow steps, with 95 % intervals.
+
+    Raises DatasetError where there is nothing to draw.
+    """
     from matplotlib.figure import Figure
 
     tasks = [task for task in TASKS if any((results / "acting").glob(f"{task}-*.json"))]
+    if not tasks:
+        raise _nothing(results / "acting")
     figure = Figure(figsize=(10, 3.4 * len(tasks)), layout="constrained")
     axes = figure.subplots(len(tasks), len(WAYS), sharey=True, squeeze=False)
     for row, task in zip(axes, tasks, strict=True):
@@ -80,7 +94,7 @@ def acting(results: Path) -> Any:
             axis.set(title=TASKS[task], xlabel=words, ylim=(-0.03, 1.03))
             _plain(axis)
         row[0].set_ylabel("success")
-    _legend(figure, axes.flat)
+    _legend(figure, axes.flat, results / "acting")
     return figure
 
 
@@ -90,12 +104,18 @@ def _plain(axis: Any) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(figure: Any, axes: Any) -> None:
-    """One legend above, of everything that any panel shows."""
+def _nothing(place: Path) -> DatasetError:
+    return DatasetError(f"{place}: has no evaluations to draw; run benchmarks/results.sh first")
+
+
+def _legend(figure: Any, axes: Any, place: Path) -> None:
+    """One legend above, of everything that any panel shows. Raises DatasetError where that is nothing."""
     known = {}
     for axis in axes:
         known |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
     names = [name for name, _, _ in LEARNERS.values() if name in known]
+    if not names:
+        raise _nothing(place)
     handles = [known[name] for name in names]
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
 

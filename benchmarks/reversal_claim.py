@@ -102,7 +102,9 @@ def figure(errors: Errors, marks: Sequence[int], updates: int) -> Any:
                 elinewidth=0.9,
             )
         for steps, shade in zip(DRAWN, SHADES[name], strict=True):
-            right.plot(marks, errors[name, steps].mean(axis=1), color=shade, lw=1.8)
+            # A curve of one mark is a point, which a line does not show.
+            mark_style = "o" if len(marks) == 1 else ""
+            right.plot(marks, errors[name, steps].mean(axis=1), color=shade, lw=1.8, marker=mark_style)
             if name != "reversal":
                 at = len(marks) // 3
                 height = errors[name, steps].mean(axis=1)[at]
@@ -110,19 +112,22 @@ def figure(errors: Errors, marks: Sequence[int], updates: int) -> Any:
                 right.text(marks[at], 1.06 * height, label, color=shade)
     reversal = [errors["reversal", steps].mean(axis=1) for steps in DRAWN]
     listed = ", ".join(str(steps) for steps in DRAWN)
-    right.text(
-        marks[0], 0.45 * min(curve[1] for curve in reversal), f"reversal,\nF = {listed}", color=SHADES["reversal"][1]
-    )
+    # Below the curves where the text ends, at about the second mark; a run of one update has one mark only.
+    below = 0.45 * min(curve[:2][-1] for curve in reversal)
+    right.text(marks[0], below, f"reversal,\nF = {listed}", color=SHADES["reversal"][1])
     left.legend(frameon=False, fontsize=9, loc="upper left")
     left.set(xscale="log", xlabel="flow steps F", ylim=(0, None), title="Error over flow steps")
     left.set_ylabel("RMS error of V, in % of its spread")
     left.xaxis.set_major_locator(FixedLocator(flow_steps))
     left.xaxis.set_minor_locator(NullLocator())
     right.set(xscale="log", yscale="log", xlabel="updates", title="Error over updates")
-    right.xaxis.set_major_locator(FixedLocator([marks[0], *(mark for mark in (updates // 4, updates, marks[-1]))]))
+    # A logarithmic axis has no place for 0, which a quarter of a few updates is.
+    right.xaxis.set_major_locator(FixedLocator([marks[0], max(1, updates // 4), updates, marks[-1]]))
     right.xaxis.set_minor_locator(NullLocator())
     right.yaxis.set_major_locator(FixedLocator([0.05, 0.1, 0.2, 0.5, 1.0, 2.0]))
     right.yaxis.set_minor_locator(NullLocator())
+    # After few updates the curves are far above the text.
+    right.set_ylim(bottom=min(right.get_ylim()[0], 0.8 * below))
     for axis in (left, right):
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

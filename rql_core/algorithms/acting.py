@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rql_core.errors import ConfigError
@@ -36,3 +37,9 @@ class Acting:
             self.rho if rho is None else rho,
             self.flow_steps if flow_steps is None else flow_steps,
         )
+
+
+def check_rho(rho: float, every_acting: Iterable[Acting]) -> None:
+    """Raise ConfigError where a rho was asked for, but with one sample there is nothing to choose."""
+    if rho > 0 and all(acting.samples == 1 for acting in every_acting):
+        raise ConfigError(f"rho is {rho}, but there is one sample and nothing to choose: give --samples 16 as well")

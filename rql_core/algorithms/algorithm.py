@@ -63,6 +63,11 @@ class AlgorithmConfig(BaseModel):
     # How acting integrates the flow.
     act_integrator: Integrator = "euler"
 
+    @property
+    def acting_steps(self) -> int:
+        """Flow steps that acting takes unless it is told otherwise."""
+        return self.flow_steps
+
     def corrects(self, correction: Correction) -> bool:
         """Whether one of the published code's mistakes is put right."""
         by_form = CORRECTIONS if self.form == "corrected" else ()
@@ -132,8 +137,15 @@ class Algorithm(ABC, Generic[ConfigT, DrawsT]):
         """How this algorithm acts unless it is told otherwise."""
         return Acting()
 
+    @property
+    def valued_acting(self) -> Acting:
+        """The way of acting that ``value`` is the value of."""
+        return self.default_acting
+
     def check_acting(self, acting: Acting) -> None:
         """Raise ConfigError where this algorithm cannot act like that."""
+        if acting.flow_steps is not None and self.config.act_integrator == "dopri5":
+            raise ConfigError(f"flow_steps is {acting.flow_steps}, but dopri5 chooses its own steps: leave it out")
         observation = torch.zeros((1, self.observation_dim), dtype=self.dtype, device=self.device)
         noise = torch.zeros((1, acting.samples, self.chunk_dim), dtype=self.dtype, device=self.device)
         self.act(observation, noise, rho=acting.rho, flow_steps=acting.flow_steps)

@@ -102,14 +102,14 @@ class CriticAlgorithm(Algorithm[CriticConfigT, DrawsT]):
         spread, mean = torch.std_mean(values, dim=0, correction=0)
         return mean - self.config.rho * spread
 
-    def chunk_target(self, batch: Batch, next_values: Tensor, *, first_terminal: bool = True) -> Tensor:
+    def chunk_target(self, batch: Batch, next_values: Tensor) -> Tensor:
         """Return a chunk's return plus what follows it (batch,), given the next observations' values (batch,).
 
-        With ``first_terminal`` rewards after the first terminal and the value after any terminal count nothing; without
-        it, as in the published code, the last step's mask alone decides.
+        Rewards after the first terminal and the value after any terminal count nothing; without the correction
+        ``first_terminal``, as in the published code, the last step's mask alone decides.
         """
         rewards, mask = batch.rewards, batch.masks[:, -1]
-        if first_terminal:
+        if self.config.corrects("first_terminal"):
             # alive[:, j] is 0 once a step before j, or j itself, was a terminal; step j's own reward still counts.
             alive = batch.masks.cummin(dim=1).values
             mask = alive[:, -1]

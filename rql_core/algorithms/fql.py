@@ -35,6 +35,11 @@ class FQLConfig(CriticConfig):
     # Divide the actor's critic term by the mean |Q|, so that alpha does not depend on the scale of the rewards.
     q_normalisation: bool = False
 
+    @property
+    def acting_steps(self) -> int:
+        """One: the actor is a flow's distillate."""
+        return 1
+
 
 @dataclass(frozen=True)
 class FQLDraws(FlowDraws):

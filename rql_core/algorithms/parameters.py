@@ -62,9 +62,3 @@ class AdamOptimizer:
         """Return the live state tensors: ``step``, ``first_moment`` and ``second_moment``."""
         state = self._adam.state[self._parameters.vector]
         return {"step": state["step"], "first_moment": state["exp_avg"], "second_moment": state["exp_avg_sq"]}
-
-    @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy in a state that ``state`` gave."""
-        for name, tensor in self.state().items():
-            tensor.copy_(tensors[name])

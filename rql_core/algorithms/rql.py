@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rql_core.algorithms.acting import Acting
 from rql_core.algorithms.algorithm import Metrics
 from rql_core.algorithms.batch import Batch
 from rql_core.algorithms.critics import VALUE_DRAWS, CriticAlgorithm, CriticConfig, expectile_loss
@@ -93,8 +94,7 @@ class RQL(CriticAlgorithm[RQLConfig, RQLDraws]):
         """Return what every point of a chunk's flow is worth (batch,): its return, and a pessimistic value after it."""
         start = torch.zeros_like(draws.depth)
         values: Tensor = self.networks["critic_target"](batch.next_observations, draws.target_noise, start)
-        first_terminal = self.config.corrects("first_terminal")
-        return self.chunk_target(batch, self.lower_bound(values), first_terminal=first_terminal)
+        return self.chunk_target(batch, self.lower_bound(values))
 
     def critic_loss(self, batch: Batch, draws: RQLDraws, reversed_chunks: Tensor) -> tuple[Tensor, Metrics]:
         """Return the expectile loss of every critic at the reversed points; its gradient reaches the critics alone."""
@@ -128,6 +128,11 @@ class RQL(CriticAlgorithm[RQLConfig, RQLDraws]):
             policy_loss = policy_loss / values.detach().abs().mean().clamp(min=1e-6)
         metrics = {"policy_loss": policy_loss.detach(), "flow_loss": match.loss.detach()}
         return policy_loss + config.alpha * match.loss, metrics
+
+    @property
+    def valued_acting(self) -> Acting:
+        """One sample: V(s, x0, 0) is the value of what the flow makes of x0, and knows of no choice."""
+        return Acting()
 
     @torch.no_grad()
     def value(self, observations: Tensor) -> Tensor:

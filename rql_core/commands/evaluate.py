@@ -120,6 +120,7 @@ class Evaluate:
         return found
 
     def _settings(self, checkpoint: Checkpoint) -> list[EpisodeSettings]:
+        from rql_core.algorithms.acting import check_rho
         from rql_core.evaluation.episodes import EpisodeSettings, place
 
         world, environment = place(checkpoint, self.world, self.environment)
@@ -129,6 +130,8 @@ class Evaluate:
                 f"replan_every is {self.replan_every}, expected 0 (the whole chunk) to {horizon}, the policy's horizon"
             )
         every_acting = self._acting(checkpoint)
+        if self.rho is not None:
+            check_rho(self.rho, every_acting)
         for acting in every_acting:
             checkpoint.policy.algorithm.check_acting(acting)
         return [

@@ -106,9 +106,13 @@ class Report:
             raise CheckpointError(f"{self.checkpoint}: cannot be loaded on device {self.device!r}: {reason}") from None
 
     def _acting(self, checkpoint: Checkpoint) -> Acting:
+        from rql_core.algorithms.acting import check_rho
+
         algorithm = checkpoint.policy.algorithm
         own: Acting = algorithm.default_acting
         acting = own.changed(samples=self.samples, rho=self.rho, flow_steps=self.flow_steps)
+        if self.rho is not None:
+            check_rho(self.rho, [acting])
         algorithm.check_acting(acting)
         return acting
 

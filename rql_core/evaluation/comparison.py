@@ -174,7 +174,8 @@ def _row(
         improvement = probability_of_improvement(listed, theirs) if theirs else None
     runs = [run for task in tasks for run in group.on(task)]
     steps = [run.scored_step(at) for run in runs if run.score(at) is not None] or [run.step for run in runs]
-    seconds = [run.seconds for run in runs if run.seconds is not None]
+    known = [run.seconds_to(run.scored_step(at)) for run in runs]
+    seconds = [each for each in known if each is not None]
     return Row(
         group=group.name,
         task=section,

@@ -2,7 +2,8 @@
 
 The protocol is that of the published numbers: the averaged policy acts on noise that is drawn, a chunk is executed open
 loop, and an episode counts as solved where `info["success"]` holds at its last step. An episode follows from its seed
-alone, whatever ran in the process before; test/core/evaluation/test_environment.py pins that.
+alone, whatever ran in the process before, where the environment draws from the generator of `reset`, its spaces, or the
+global generators of numpy and Python; test/core/evaluation/test_environment.py pins that.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class EnvironmentRollout:
 
         Raises SimulationError where the environment does not say whether it was solved, or has no end.
         """
-        with seeded(seed):
+        with seeded(seed, self._environment):
             return self._run(seed)
 
     def _run(self, seed: int) -> EpisodeRecord:
@@ -197,13 +198,16 @@ def training_evaluation_environment(
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int, environment: Environment | None = None) -> Iterator[None]:
     """What is drawn inside follows from the seed, also where an environment does not use the generator of `reset`.
 
-    OGBench draws its mazes' starts from numpy's global generator, and the actions that settle its scenes from action
-    spaces that it makes anew each time and that nobody seeds. Afterwards all goes on as if nothing had been. It is for
-    the whole process: not for use beside another thread that draws.
+    OGBench draws its mazes' starts from numpy's global generator, and the actions that settle its worlds from action
+    spaces that nobody seeds: a scene makes its space anew each time, a maze keeps it. Afterwards all goes on as if
+    nothing had been, but for the generators of the environment's own spaces: they are seeded here and stay where the
+    episode leaves them. It is for the whole process: not for use beside another thread that draws.
     """
+    if environment is not None:
+        _seed_spaces(environment, seed)
     generator = np.random.default_rng(seed)
 
     def np_random(seed: int | None = None) -> tuple[np.random.Generator, int]:
@@ -218,6 +222,22 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         seeding.np_random = original
         random.setstate(python_state)
+
+
+def _seed_spaces(environment: Environment, seed: int) -> None:
+    """Seed the action and observation space of the environment and of all that it wraps.
+
+    A space that is drawn from keeps its generator from episode to episode. Seeds are derived, lest a space repeat what
+    `reset` draws from the same seed; a space of one kind gets the same one in every layer, as layers share spaces.
+    """
+    action_seed, observation_seed = np.random.SeedSequence((seed, 1)).generate_state(2).tolist()
+    layer: Environment | None = environment
+    while layer is not None:
+        for name, space_seed in (("action_space", action_seed), ("observation_space", observation_seed)):
+            space = getattr(layer, name, None)
+            if isinstance(space, gymnasium.Space):
+                space.seed(space_seed)
+        layer = layer.env if isinstance(layer, gymnasium.Wrapper) else None
 
 
 def _box(space: object, name: str, kind: str) -> gymnasium.spaces.Box:

@@ -155,7 +155,7 @@ def describe(checkpoint: Checkpoint, settings: EpisodeSettings, first_seed: int)
         replan_every=settings.replan_every,
         samples=acting.samples,
         rho=acting.rho,
-        flow_steps=acting.flow_steps or algorithm.flow_steps,
+        flow_steps=acting.flow_steps or algorithm.acting_steps,
     )
 
 

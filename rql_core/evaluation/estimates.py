@@ -133,8 +133,8 @@ class Estimates:
     own: OwnCritics | None
     distances: Distances
     traces: tuple[EpisodeTrace, ...]
-    same_gamma: bool
-    """Whether FQE discounts as the checkpoint's critics do, so that their values may be compared."""
+    comparable: bool
+    """Whether FQE discounts, and lets the policy act, as the checkpoint's critics take for granted."""
     rewards_differ: bool
     """Whether the logs hold more than one reward."""
 
@@ -160,7 +160,7 @@ class Estimates:
             figures |= {
                 "own_value": own_value,
                 "own_spread": float(own.start_values.std(axis=1).mean()),
-                "promise": own_value - fqe_value if self.same_gamma else None,
+                "promise": own_value - fqe_value if self.comparable else None,
                 "td_rms": rms,
                 "td_mean": float(own.errors.mean()),
                 "td_share": rms / spread if spread > 0 else None,

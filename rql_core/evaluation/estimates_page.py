@@ -120,7 +120,7 @@ def _figures(estimates: Estimates) -> str:
 
 
 def _value_pictures(estimates: Estimates, subject: Subject) -> str:
-    both = estimates.own is not None and estimates.same_gamma
+    both = estimates.own is not None and estimates.comparable
     starts = (
         "Each dot is an episode's first observation. Above the dashed line, the checkpoint's critics promise more than "
         "critics that were fitted afresh to what the policy does."

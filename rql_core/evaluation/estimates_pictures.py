@@ -45,7 +45,7 @@ def start_values(estimates: Estimates) -> str:
     """Value at each start: FQE against the checkpoint's own critics, or FQE alone where it has none."""
     figure, (axis,) = _figure(1)
     fitted = estimates.start_values.mean(axis=1)
-    if estimates.own is None or not estimates.same_gamma:
+    if estimates.own is None or not estimates.comparable:
         axis.hist(fitted, bins=30, color=FITTED, alpha=0.75)
         axis.set_xlabel("value, fitted afresh")
         axis.set_ylabel("episode starts")

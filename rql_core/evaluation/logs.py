@@ -20,8 +20,9 @@ def open_logs(checkpoint: Checkpoint, dataset: Path) -> tuple[Trajectories, Cont
     Of a data set in many files the first is taken. Raises DatasetError where it cannot be read, and CheckpointError
     where its contract and the checkpoint's do not mean the same.
     """
-    data, contract_text = open_data(dataset, checkpoint.config.environment, None, _rewards(checkpoint))
-    trajectories = data if isinstance(data, Trajectories) else data.load(0)
+    path = _first_file(dataset)
+    trajectories, contract_text = open_data(path, checkpoint.config.environment, None, _rewards(checkpoint))
+    assert isinstance(trajectories, Trajectories)  # not many files, as the path is that of one
     contract = None if contract_text is None else parse_contract(contract_text, str(dataset))
     if contract is not None and checkpoint.contract_text is not None:
         where = checkpoint.directory / CONTRACT
@@ -39,6 +40,15 @@ def open_logs(checkpoint: Checkpoint, dataset: Path) -> tuple[Trajectories, Cont
             "take logs of the kind that it was trained on"
         )
     return trajectories, contract
+
+
+def _first_file(dataset: Path) -> Path:
+    """The first file of a set of many .npz, to be read alone: the set as a whole reads ahead; else the path itself."""
+    if not dataset.is_dir() or not any(dataset.glob("*.npz")):
+        return dataset
+    from rql_core.ogbench.files import npz_shards
+
+    return npz_shards(dataset)[0]
 
 
 def _rewards(checkpoint: Checkpoint) -> Literal["as_given", "sparse"]:

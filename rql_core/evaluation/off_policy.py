@@ -147,9 +147,13 @@ class _Estimator:
             own=self._own(starts, windows),
             distances=self._distances(),
             traces=tuple(self._trace(fitted, int(index)) for index in self._chosen_episodes()),
-            same_gamma=self.own_gamma == self.gamma,
+            comparable=self._comparable(),
             rewards_differ=float(np.ptp(self.trajectories.rewards)) > 0.0,
         )
+
+    def _comparable(self) -> bool:
+        """Whether the fit and the own critics are about the same policy and the same discount."""
+        return self.own_gamma == self.gamma and self.acting == self.algorithm.valued_acting
 
     def _starts(self) -> Tensor:
         rows = self.trajectories.observation_offsets

@@ -38,7 +38,7 @@ BOOKKEEPING = frozenset(
 _TASK_KEYS = ("environment", "task", "world")
 # How an evaluation was run, besides where; runs that differ in it can be compared, but a reader must be told.
 _HOW = ("over", "samples", "rho", "flow_steps", "replan_every", "first_seed")
-# Keys of rows that are no curve. `seconds` is the training time so far, where a row has it.
+# Keys of rows that are no curve. `seconds` is the time of all updates so far; rows of older runs lack it.
 _NOT_CURVES = frozenset({"step", "partial", "seconds"})
 _EVALUATION = "evaluation/"
 _SCORE = ("success_rate", "success_low", "success_high", "episodes")
@@ -70,7 +70,8 @@ class Run:
     evaluation: Evaluated | None = None
     curves: Mapping[str, tuple[list[int], list[float]]] = field(default_factory=dict)
     step: int = 0
-    seconds: float | None = None
+    seconds: tuple[tuple[int, float], ...] = ()
+    """Updates, and the time that they had taken."""
 
     @property
     def algorithm(self) -> str:
@@ -93,6 +94,10 @@ class Run:
         if at is not None:
             return next((point for point in self.curve if point.step == at), None)
         return self.evaluation or (self.curve[-1] if self.curve else None)
+
+    def seconds_to(self, step: int) -> float | None:
+        """The time that so many updates took; None where no row tells."""
+        return next((seconds for at, seconds in reversed(self.seconds) if at <= step), None)
 
     def scored_step(self, at: int | None = None) -> int:
         """The updates after which the score was taken; where the file does not say, all that were made."""
@@ -127,12 +132,14 @@ def read_run(path: Path) -> Run:
     rows = _rows(path / "metrics.jsonl")
     curves: dict[str, tuple[list[int], list[float]]] = {}
     curve: dict[int, Evaluated] = {}
-    step, seconds = 0, None
+    step, seconds = 0, []
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get("step"), int):
             raise DatasetError(f"{path / 'metrics.jsonl'}, line {number}: has no step, expected one in every row")
         step = max(step, row["step"])
-        seconds = _number(row.get("seconds")) or seconds
+        taken = _number(row.get("seconds"))
+        if taken is not None:
+            seconds.append((row["step"], taken))
         rate = _number(row.get(_EVALUATION + "success_rate"))
         if rate is not None:
             place = f"{path / 'metrics.jsonl'}, line {number}"
@@ -157,7 +164,7 @@ def read_run(path: Path) -> Run:
         evaluation=evaluation,
         curves=curves,
         step=step,
-        seconds=seconds,
+        seconds=tuple(seconds),
     )
 
 

@@ -37,7 +37,7 @@ class Columns:
             self._archive = zipfile.ZipFile(path)
         except OSError as error:
             raise DatasetError(f"{path}: cannot be opened: {error.strerror}; give the path of an .npz file") from None
-        except zipfile.BadZipFile:
+        except (zipfile.BadZipFile, RuntimeError, ValueError):
             raise DatasetError(f"{path}: is no .npz file, or is cut short; copy or make it again") from None
         self._members = {info.filename.removesuffix(".npy"): info for info in self._archive.infolist()}
 
@@ -68,8 +68,11 @@ class Columns:
         if name not in self._members:
             found = ", ".join(self._members) or "nothing"
             raise DatasetError(f"{self.path}: has no array {name!r}, it has {found}; is it a file of OGBench's form?")
-        with self._archive.open(self._members[name]) as file:
-            yield RowStream(file, f"{self.path}: {name}")
+        where = f"{self.path}: {name}"
+        with _damage(where):
+            file = self._archive.open(self._members[name])
+        with file:
+            yield RowStream(file, where)
 
     def fingerprint(self) -> str:
         """What tells these contents from others: the zip archive's checksums of all arrays. Reads none of them."""
@@ -94,7 +97,7 @@ class RowStream:
         """Read the header. Raises DatasetError that starts with `where`."""
         self._file = file
         self._where = where
-        with self._damage():
+        with _damage(where):
             version = npy.read_magic(file)
             if version not in ((1, 0), (2, 0)):
                 raise ValueError(f"unknown version {version}")
@@ -110,7 +113,7 @@ class RowStream:
         array = np.empty((rows, *self.shape[1:]), dtype=self.dtype)
         view = array.reshape(-1).view(np.uint8).data
         filled = 0
-        with self._damage():
+        with _damage(self._where):
             while filled < len(view):
                 count = self._file.readinto(view[filled:])  # type: ignore[attr-defined]
                 if not count:
@@ -118,15 +121,17 @@ class RowStream:
                 filled += count
         return array
 
-    @contextmanager
-    def _damage(self) -> Iterator[None]:
-        """What a damaged file raises, as one error."""
-        try:
-            yield
-        except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-            raise DatasetError(
-                f"{self._where}: cannot be read, the file is cut short or damaged ({error}); copy or make it again"
-            ) from None
+
+@contextmanager
+def _damage(where: str) -> Iterator[None]:
+    """What a damaged file raises, as one DatasetError that starts with `where`."""
+    try:
+        yield
+    # Damaged flags look like an unknown compression (NotImplementedError) or a password (RuntimeError).
+    except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        raise DatasetError(
+            f"{where}: cannot be read, the file is cut short or damaged ({error}); copy or make it again"
+        ) from None
 
 
 def write_columns(path: Path, arrays: Mapping[str, Array]) -> None:

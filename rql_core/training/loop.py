@@ -31,7 +31,15 @@ from rql_core.training.checkpoint import (
 )
 from rql_core.training.config import CHANGEABLE_ON_RESUME, TrainConfig
 from rql_core.training.data_source import DataSource, InMemory
-from rql_core.training.metrics import PARTIAL, MetricsFile, NotFinite, PendingMetrics, TensorBoard
+from rql_core.training.metrics import (
+    PARTIAL,
+    SECONDS,
+    MetricsFile,
+    NotFinite,
+    PendingMetrics,
+    Stopwatch,
+    TensorBoard,
+)
 from rql_core.training.policy import Policy
 from rql_core.training.run_directory import RunDirectory
 
@@ -112,6 +120,7 @@ class _Run:
         self.step = 0
         self._mark()
         self.pending = PendingMetrics()
+        self.stopwatch = Stopwatch()
         self.latest: dict[str, float] = {}
         self.metrics_file = MetricsFile(directory.metrics)
 
@@ -133,6 +142,7 @@ class _Run:
             for name, generator in self.generators.items():
                 generator.set_state(state.tensors[f"generator/{name}"])
             self.step = checkpoint.manifest.step
+            self.stopwatch = Stopwatch(float(state.values.get("seconds", 0.0)))
             self.pending.load(self.step, tuple(state.values["metric_names"]), state.tensors["pending_metrics"])
         except (ConfigError, KeyError, RuntimeError, TypeError) as error:
             raise CheckpointError(
@@ -151,17 +161,20 @@ class _Run:
         )
         try:
             while self.step < config.updates:
-                self._update()
+                with self.stopwatch:
+                    self._update()
+                    last, whole = self.step == config.updates, self.step % config.log_every == 0
+                    # Reading them waits for the device: that is time of the updates.
+                    means = self.pending.means() if whole or last else {}
                 bar.update()
-                last = self.step == config.updates
-                if self.step % config.log_every == 0:
-                    self._log(board, self.pending.means())
+                if means:
+                    # A row over fewer updates: a run that goes on from here drops it and counts these into the next.
+                    partial = {} if whole else {PARTIAL: 1.0}
+                    self._log(board, means | {SECONDS: round(self.stopwatch.seconds, 3)} | partial)
+                if whole:
                     self.pending.clear()
                     self._mark()
                     bar.set_postfix({name: f"{value:.3g}" for name, value in self.latest.items() if "loss" in name})
-                elif last:
-                    # A row over fewer updates: a run that goes on from here drops it and counts these into the next.
-                    self._log(board, self.pending.means() | {PARTIAL: 1.0})
                 scores: dict[str, float] = {}
                 evaluated = evaluate is not None and config.evaluate_every > 0
                 evaluated = evaluated and (self.step % config.evaluate_every == 0 or last)
@@ -257,6 +270,7 @@ class _Run:
             "device": self.device.type,
             "threads": torch.get_num_threads(),
             "data": self.fingerprint,
+            "seconds": self.stopwatch.seconds,
         }
 
     def _check_same_run(self, checkpoint: Checkpoint, state: TrainingState) -> None:

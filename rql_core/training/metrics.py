@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,24 @@ from rql_core.errors import TrainingError
 
 #: Marks a run's last row where it covers fewer updates than a row does.
 PARTIAL = "partial"
+#: Time that all updates so far have taken, in this run and those that it goes on from, without evaluations.
+SECONDS = "seconds"
 
 _logger = logging.getLogger(__name__)
+
+
+class Stopwatch:
+    """Adds up the time of what is done `with` it."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self._begun = 0.0
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._begun
 
 
 class NotFinite(TrainingError):

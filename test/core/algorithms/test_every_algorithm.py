@@ -177,10 +177,17 @@ def test_without_critics_there_is_no_best_sample() -> None:
     algorithm.check_acting(Acting(flow_steps=2))
 
 
+def test_an_integrator_that_chooses_its_own_steps_takes_no_number_of_them() -> None:
+    algorithm = make("rql", act_integrator="dopri5")
+    with pytest.raises(ConfigError, match="flow_steps is 2, but dopri5 chooses its own steps"):
+        algorithm.check_acting(Acting(flow_steps=2))
+
+
 @every_algorithm
 def test_fewer_flow_steps_are_what_they_say(name: str) -> None:
     algorithm, batch = after_updates(name, 3, 20), batch_of(3)
     noise = torch.randn(12, algorithm.chunk_dim, generator=seeded())
+    assert algorithm.config.acting_steps == (1 if name == "fql" else algorithm.config.flow_steps)
     if name == "fql":
         with pytest.raises(ConfigError, match="fql acts in one step"):
             algorithm.act(batch.observations, noise, flow_steps=2)
@@ -194,7 +201,7 @@ def test_fewer_flow_steps_are_what_they_say(name: str) -> None:
 
 @every_algorithm_with_critics
 def test_rewards_after_a_terminal_and_what_follows_it_count_nothing(name: str) -> None:
-    """By the definition of a chunk's return, in a loop; the published form of RQL alone looks at the last mask."""
+    """By the definition of a chunk's return, in a loop; the published form looks at the last mask alone."""
     algorithm, batch = make(name), batch_of(3)
     assert isinstance(algorithm, CriticAlgorithm)
     next_values = torch.linspace(-9, -1, 12)

@@ -86,7 +86,7 @@ class Walker:
     def __init__(self, config: AlgorithmConfig, decide: Decide, right: float | None = None, error: float = 0.0) -> None:
         self.config = config
         self.chunk_dim = config.horizon
-        self.default_acting = Acting()
+        self.default_acting = self.valued_acting = Acting()
         self.asked_for: set[tuple[int, float, int | None]] = set()
         self._decide = decide
         self._values = None if right is None else values(right)

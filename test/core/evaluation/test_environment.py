@@ -74,6 +74,61 @@ def test_an_episode_follows_from_its_seed_whatever_ran_before() -> None:
     assert not np.array_equal(seen[0][0], seen[1][0])
 
 
+class Noisy(corridor.Corridor):
+    """Keeps its spaces, and draws from both in every step."""
+
+    action_space = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gymnasium.spaces.Box(np.float32(corridor.LOW), np.float32(corridor.HIGH))
+        self.drawn: list[float] = []
+
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
+        observation, _, terminated, truncated, info = super().step(action)
+        self.drawn += [float(self.action_space.sample()[0]), float(self.observation_space.sample()[0])]
+        return observation + 0.1 * self.drawn[-1], sum(self.drawn[-2:]), terminated, truncated, info
+
+
+class Narrow(gymnasium.ActionWrapper[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]):
+    """Has an action space of its own, and draws from it in every step."""
+
+    def __init__(self, environment: Noisy) -> None:
+        super().__init__(environment)
+        self.action_space = gymnasium.spaces.Box(-0.5, 0.5, (2,))
+
+    def action(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
+        moved: NDArray[np.float32] = 0.5 * (action + self.action_space.sample())
+        return moved
+
+
+def test_an_environments_own_spaces_follow_from_the_seed_too() -> None:
+    def records(*seeds: int) -> dict[int, tuple[float, list[float]]]:
+        inner = Noisy()
+        # The outermost layer has no space of its own: what it shows is that of the layer below.
+        environment = gymnasium.wrappers.TimeLimit(Narrow(inner), corridor.STEPS)
+        rollout = EnvironmentRollout(environment, corridor.small_policy(), name="noisy")
+        found = {}
+        for seed in seeds:
+            inner.drawn = []
+            found[seed] = (rollout.run_episode(seed).total_reward, inner.drawn)
+        return found
+
+    alone, after_another = records(5), records(4, 5)
+    assert alone[5] == after_another[5]
+    assert after_another[4][0] != after_another[5][0]
+    assert len(set(alone[5][1])) == 2 * corridor.STEPS
+
+
+def test_seeding_spaces_does_not_change_what_else_is_drawn() -> None:
+    def draw(environment: gymnasium.Env[Any, Any] | None) -> list[float]:
+        with seeded(5, environment):
+            space = gymnasium.spaces.Box(0.0, 1.0, (1,))
+            return [np.random.random(), random.random(), float(space.sample()[0])]  # noqa: NPY002
+
+    assert draw(Noisy()) == draw(None)
+
+
 def test_seeded_reaches_every_generator_and_leaves_no_trace() -> None:
     def draw() -> list[float]:
         space = gymnasium.spaces.Box(0.0, 1.0, (1,))

@@ -182,6 +182,7 @@ def test_a_checkpoint_that_fits_nowhere_is_refused(capsys: pytest.CaptureFixture
         (["--samples", "1", "0"], "samples is 0: expected 1 to"),
         (["--flow-steps", "0"], "flow_steps is 0: expected 1 to"),
         (["--rho", "-1"], "rho is -1.0: expected 0 or more"),
+        (["--rho", "0.5"], "rho is 0.5, but there is one sample and nothing to choose"),
         (["--workers", "0"], "workers is 0, expected at least 1"),
         (["--video", "film.avi"], r"expected a file that ends in \.gif or \.mp4"),
         (["--video", "film.gif", "--samples", "1", "2"], "video is of one run and one way of acting, but 2"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from line_walk import GAMMA, PLACES, REWARDS, Walker, go_right, mostly_right
 
-from rql_core.algorithms import Acting, Batch, BCFlowConfig, RewardRange, RQLConfig, make_algorithm
+from rql_core.algorithms import Acting, Batch, BCFlowConfig, IFQLConfig, RewardRange, RQLConfig, make_algorithm
 from rql_core.data import Statistics, Trajectories
 from rql_core.data.chunks import ChunkSampler
 from rql_core.errors import ConfigError, DatasetError
@@ -151,6 +151,23 @@ def test_another_gamma_is_for_the_fit_alone(logs: Trajectories) -> None:
     assert figures["promise"] is None  # values at different discounts cannot be compared
 
 
+def test_everything_but_the_own_critics_is_about_the_policy_as_it_is_told_to_act(logs: Trajectories) -> None:
+    walker = Walker(critic_config(horizon=2), go_right, right=1.0)
+    acting = Acting(samples=3, rho=0.5, flow_steps=7)
+    figures = estimate(line_walk.policy(walker, logs), logs, REWARDS, SHORT, acting=acting).figures()
+    assert walker.asked_for == {(3, 0.5, 7)}
+    assert figures["own_value"] is not None
+    assert figures["promise"] is None  # the own critics know nothing of the choice
+
+
+@pytest.mark.parametrize(("config", "samples"), [(RQLConfig, 1), (IFQLConfig, 4)])
+def test_what_own_values_are_the_value_of(config: Any, samples: int) -> None:
+    settings = config(horizon=2, act_samples=4, flow_steps=2, actor_hidden=(4,), critic_hidden=(4,), critics=1)
+    algorithm = make_algorithm(settings, 3, 1, REWARDS)
+    assert algorithm.default_acting.samples == 4
+    assert algorithm.valued_acting.samples == samples
+
+
 def test_a_checkpoint_without_critics_has_no_figures_of_them(logs: Trajectories) -> None:
     estimates = estimate(line_walk.policy(Walker(small_config(2), go_right), logs), logs, REWARDS, SHORT)
     of_critics = {"own_value", "own_spread", "promise", "outside", "td_rms", "td_mean", "td_share"}
@@ -261,7 +278,7 @@ GOOD = Estimates(
     ),
     distances=Distances(np.array([0.3, 0.4]), np.array([0.1, 0.2]), np.array([0.3, 0.2]), 0.02, 0.01),
     traces=(EpisodeTrace(0, np.zeros(2), np.zeros(2), np.zeros(2), np.zeros(2), np.array([1])),),
-    same_gamma=True,
+    comparable=True,
     rewards_differ=True,
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -20,6 +21,7 @@ from rql_core.contract import Contract
 from rql_core.data import Statistics, Trajectories
 from rql_core.evaluation import logs
 from rql_core.evaluation.estimates import FIGURES
+from rql_core.ogbench import files
 from rql_core.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from rql_core.training.policy import Policy
 
@@ -247,30 +249,33 @@ def test_logs_with_a_contract_do_not_fit_a_checkpoint_without_one(
     assert "has no contract" in refused(capsys, directory, dataset, "--out", tmp_path / "r.html")
 
 
-def test_rewards_of_ogbench_files_are_taken_as_in_training(
-    play_data: Trajectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("many", [False, True], ids=["one file", "many files"])
+def test_of_ogbench_files_the_first_is_read_with_rewards_as_in_training(
+    many: bool, play_data: Trajectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = BCFlowConfig(horizon=4, flow_steps=2, actor_hidden=(8,))
     rewards = RewardRange(-1.0, 0.0, can_end=True)
     algorithm = make_algorithm(config, play_data.observation_dim, play_data.action_dim, rewards)
     policy = Policy(algorithm, Statistics.of(play_data.observations))
-    asked = []
+    read = []
 
-    class Shards:
-        def load(self, index: int) -> Trajectories:
-            asked.append(index)
-            return play_data
+    def read_file(path: Path, labels: tuple[str, str]) -> Trajectories:
+        read.append((path, *labels))
+        return play_data
 
-    def opened(*arguments: object) -> tuple[object, None]:
-        asked.append(arguments)
-        return (Shards() if len(asked) > 1 else play_data), None
-
-    monkeypatch.setattr(logs, "open_data", opened)
+    # Neither OGBench nor its files are needed to see which are read, and how.
+    monkeypatch.setattr(files, "TaskLabels", lambda environment, rewards: (environment, rewards))
+    monkeypatch.setattr(files, "_read", read_file)
+    first = tmp_path / "scene-v0" / "scene-v0-000.npz"
+    first.parent.mkdir()
+    for name in (first.name, "scene-v0-001.npz", "scene-v0-000-val.npz"):
+        first.with_name(name).touch()
     for name, state in (("with", TrainingState({}, {"config": {"rewards": "sparse"}})), ("without", None)):
         directory = tmp_path / name
         save_checkpoint(directory, policy, step=1, reward_range=rewards, environment="scene-v0", training_state=state)
-        trajectories, contract = logs.open_logs(load_checkpoint(directory), tmp_path / "data.npz")
+        trajectories, contract = logs.open_logs(load_checkpoint(directory), first.parent if many else first)
         assert trajectories is play_data
         assert contract is None
-    data = tmp_path / "data.npz"
-    assert asked == [(data, "scene-v0", None, "sparse"), (data, "scene-v0", None, "as_given"), 0]
+    # No other file is being read in the background, and none was.
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read file")]
+    assert read == [(first, "scene-v0", "sparse"), (first, "scene-v0", "as_given")]

@@ -15,7 +15,14 @@ from rql_core.evaluation.runs import BOOKKEEPING, find_runs, read_run
 
 def test_a_run_is_read_with_settings_curve_and_metrics(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run", seed=3, rates=(0.2, 0.6), environment="puzzle-task1"))
-    assert (run.seed, run.task, run.algorithm, run.step, run.seconds) == (3, "puzzle-task1", "rql", 2000, 200.0)
+    assert (run.seed, run.task, run.algorithm, run.step, run.seconds_to(2000)) == (
+        3,
+        "puzzle-task1",
+        "rql",
+        2000,
+        200.0,
+    )
+    assert (run.seconds_to(1999), run.seconds_to(999)) == (100.0, None)
     assert run.settings["algorithm.kappa"] == 0.9
     assert run.settings["algorithm.actor_hidden"] == [8, 8]
     assert not {"seed", "log_every", "environment"} & run.settings.keys()
@@ -67,7 +74,7 @@ def test_a_run_that_has_just_begun_has_no_score(tmp_path: Path) -> None:
     assert read_run(tmp_path / "run") == run
     assert run.score() is None
     assert run.unfinished
-    assert (run.step, run.task, run.seconds) == (0, None, None)
+    assert (run.step, run.task, run.seconds) == (0, None, ())
 
 
 def test_rows_that_a_kill_cut_off_and_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from small_sets import EPISODES, MAZE, MAZE_GOAL, STEPS, maze_columns, write
 
 from rql_core.errors import ConfigError, DatasetError
+from rql_core.ogbench.columns import Columns
 from rql_core.ogbench.files import npz_shards, read_npz
 
 pytestmark = pytest.mark.usefixtures("ogbench")
@@ -159,6 +161,45 @@ def test_files_that_are_missing_cut_or_of_another_kind_are_named(tmp_path: Path)
     path.write_bytes(whole[:middle] + bytes(64) + whole[middle + 64 :])
     with pytest.raises(DatasetError, match="cannot be read, the file is cut short or damaged"):
         read_npz(path, MAZE)
+
+
+def cut_out(whole: bytearray) -> None:
+    del whole[len(whole) // 2 : len(whole) // 2 + 100]
+
+
+def spoil_local_header(whole: bytearray) -> None:
+    whole[:4] = b"none"
+
+
+def name_unknown_compression(whole: bytearray) -> None:
+    entry = whole.index(b"PK\x01\x02")  # the first file's, in the directory at the end
+    whole[entry + 10 : entry + 12] = (99).to_bytes(2, "little")
+
+
+def ask_for_password(whole: bytearray) -> None:
+    entry = whole.index(b"PK\x01\x02")
+    whole[entry + 8] |= 1
+    whole[6] |= 1  # the same flag in the local header
+
+
+@pytest.mark.parametrize("damage", [cut_out, spoil_local_header, name_unknown_compression, ask_for_password])
+def test_an_array_that_cannot_be_opened_is_named(damage: Callable[[bytearray], None], tmp_path: Path) -> None:
+    path = write(tmp_path / "maze.npz", maze_columns([50]))
+    whole = bytearray(path.read_bytes())
+    damage(whole)
+    path.write_bytes(whole)
+    with pytest.raises(DatasetError, match=r"is cut short") as error, Columns(path) as columns:
+        columns.read("observations")
+    assert str(error.value).startswith(str(path))
+
+
+def test_a_directory_of_arrays_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "maze.npz", maze_columns([5]))
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"PK\x01\x02") + 6] = 99  # needs version 9.9 of the format
+    path.write_bytes(whole)
+    with pytest.raises(DatasetError, match=r"maze\.npz: is no \.npz file, or is cut short"):
+        Columns(path)
 
 
 def test_an_environment_without_a_task_is_refused(tmp_path: Path) -> None:

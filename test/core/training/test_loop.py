@@ -12,7 +12,9 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,9 +29,10 @@ from rql_core.data import Statistics, Trajectories
 from rql_core.errors import CheckpointError, ConfigError, TrainingError
 from rql_core.training import Policy, TrainConfig, load_checkpoint, train
 from rql_core.training import checkpoint as checkpoint_module
+from rql_core.training import metrics as metrics_module
 from rql_core.training import run_directory as run_directory_module
 from rql_core.training.checkpoint import load_training_state
-from rql_core.training.metrics import read_metrics
+from rql_core.training.metrics import SECONDS, read_metrics
 
 BC_FLOW = BCFlowConfig(horizon=2, flow_steps=3, actor_hidden=(8,))
 ROOT = Path(__file__).parents[3]
@@ -44,7 +47,30 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
-    assert read_metrics(first / "metrics.jsonl") == read_metrics(second / "metrics.jsonl")
+    assert without_times(first) == without_times(second)
+
+
+def without_times(run: Path) -> list[dict[str, Any]]:
+    rows = read_metrics(run / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if name != SECONDS} for row in rows]
+
+
+def test_rows_say_how_long_the_updates_took_in_all_parts_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count()
+    monkeypatch.setattr(metrics_module, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+
+    def evaluate(policy: Policy) -> dict[str, float]:
+        """Take a hundred units of time, where an update takes one."""
+        for _ in range(100):
+            next(clock)
+        return {}
+
+    train(DATA, small_config(updates=10, evaluate_every=5), tmp_path, evaluate=evaluate)
+    train(DATA, small_config(evaluate_every=5), tmp_path, evaluate=evaluate, resume=True)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(row["step"], row[SECONDS]) for row in rows if SECONDS in row] == [(each, each) for each in range(4, 21, 4)]
 
 
 @pytest.mark.parametrize("settings", [{}, {"algorithm": BC_FLOW}], ids=["rql", "bc_flow"])
