@@ -124,19 +124,19 @@ END
 corrections() { # each correction alone, and all but each
     local all="chunk_ends first_terminal uniform_starts target_range" one other rest
     for one in $all; do
+        echo "paper+$one rql $PAPER $SCALED algorithm.corrections=[$one]"
+    done
+    for one in $all; do
         rest=
         for other in $all; do [ "$other" = "$one" ] || rest=$rest${rest:+,}$other; done
-        echo "paper+$one rql $PAPER $SCALED algorithm.corrections=[$one]"
         echo "corrected-$one rql algorithm.corrections=[$rest]"
     done
 }
-beyond() { # beyond the paper: on its form, and on the corrected one
+beyond() { # beyond the paper: its form, and one thing more
     cat <<END
 paper+q_normalisation rql $PAPER $SCALED algorithm.q_normalisation=true algorithm.alpha=TENTH
 paper+midpoint rql $PAPER $SCALED algorithm.reversal_integrator=midpoint
 paper+target_range rql $PAPER $SCALED algorithm.corrections=[target_range]
-rql+q_normalisation rql algorithm.q_normalisation=true algorithm.alpha=TENTH
-rql+midpoint rql algorithm.reversal_integrator=midpoint
 END
 }
 for_tasks() { # TASK... < lines of LABEL ALGORITHM [SETTING...]
@@ -164,8 +164,8 @@ for stage in $STAGES; do
     main) learners | for_tasks planar stitching ur5e | train_all ;;
     corrections) corrections | for_tasks planar | train_all ;;
     beyond)
-        beyond | for_tasks ur5e planar stitching | train_all
-        copy_to_act planar stitching ur5e
+        beyond | for_tasks ur5e planar | train_all
+        copy_to_act planar ur5e
         ;;
     evaluate) # 50 episodes of every run's last checkpoint, with seeds that training never evaluated with
         for run in "$OUT"/runs/*/*/; do
@@ -194,12 +194,12 @@ for stage in $STAGES; do
         for task in planar stitching ur5e; do
             main=$(learners | cut -d' ' -f1) beyond=$(beyond | cut -d' ' -f1) corrections=$(corrections | cut -d' ' -f1)
             compare_groups "$task" main "" rql $main
+            [ "$task" != stitching ] || continue
             compare_groups "$task" beyond "" paper paper rql paper$BEST rql$BEST $beyond
-            [ "$task" != ur5e ] || continue
-            # Where everything ends near 1, what differs is how soon.
-            compare_groups "$task" beyond-soon 1000 paper paper rql $beyond
             [ "$task" = planar ] || continue
             compare_groups "$task" corrections "" paper paper rql $corrections
+            # Where everything ends near 1, what differs is how soon.
+            compare_groups "$task" beyond-soon 1000 paper paper rql $beyond
             compare_groups "$task" corrections-soon 1000 paper paper rql $corrections
         done
         ;;
