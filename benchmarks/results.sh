@@ -121,15 +121,10 @@ fql fql
 qc qc
 END
 }
-corrections() { # each correction alone, and all but each
-    local all="chunk_ends first_terminal uniform_starts target_range" one other rest
-    for one in $all; do
+corrections() { # each correction alone
+    local one
+    for one in chunk_ends first_terminal uniform_starts target_range; do
         echo "paper+$one rql $PAPER $SCALED algorithm.corrections=[$one]"
-    done
-    for one in $all; do
-        rest=
-        for other in $all; do [ "$other" = "$one" ] || rest=$rest${rest:+,}$other; done
-        echo "corrected-$one rql algorithm.corrections=[$rest]"
     done
 }
 beyond() { # beyond the paper: its form, and one thing more
