@@ -28,9 +28,10 @@ length() {
     *) echo updates=3000 evaluate_every=500 checkpoint_every=500 ;;
     esac
 }
-# With Q-normalisation the critic's term is of size 1, and was about 10: an alpha that weighs as much is a tenth.
-tenth() { case $1 in ur5e) echo 0.15 ;; *) echo 0.03 ;; esac; }
-export -f dataset world robot length tenth
+# With Q-normalisation the critic's term is of size 1, and was of size |V|: 10 to 11.5 on the UR5e and 6.5 on the planar
+# arm. An alpha that weighs as much is smaller by that.
+scaled_alpha() { case $1 in ur5e) echo 0.15 ;; *) echo 0.045 ;; esac; }
+export -f dataset world robot length scaled_alpha
 
 # One run: TASK LABEL SEED ALGORITHM [SETTING...]
 train_run() {
@@ -43,7 +44,7 @@ train_run() {
     # shellcheck disable=SC2086
     $RQL train "$OUT/data/$(dataset "$task")" --config "$(robot "$task")_$algorithm" --out "$run" $resume --seed "$seed" \
         --threads 1 --world "$(world "$task")" --episodes 20 \
-        --set keep_last=100 tensorboard=false $(length "$task") "${@/TENTH/$(tenth "$task")}" > "$run/log.txt" 2>&1 ||
+        --set keep_last=100 tensorboard=false $(length "$task") "${@/ALPHA/$(scaled_alpha "$task")}" > "$run/log.txt" 2>&1 ||
         { echo "failed: $run (see log.txt)" >&2; return 1; }
     touch "$run/trained"
     echo "trained $run"
@@ -67,7 +68,7 @@ act() {
     shift 3
     # Done again where a run was trained since, such as one of another seed.
     if [ ! -e "$file.json" ] || [ -n "$(find "$OUT/runs/$task" -path "*/$label-seed*/trained" -newer "$file.json")" ]; then
-        $RQL evaluate "$OUT/runs/$task/$label"-seed* --world "$(world "$task")" --first-seed 2000 --workers "$JOBS" "$@" \
+        $RQL evaluate "$OUT/runs/$task/$label"-seed* --world "$(world "$task")" --first-seed 2000 --workers "$JOBS" "$@" --episodes 25 \
             --out "$file.json" --plot "$file.png" | tee "$file.txt"
     fi
 }
@@ -129,7 +130,7 @@ corrections() { # each correction alone
 }
 beyond() { # beyond the paper: its form, and one thing more
     cat <<END
-paper+q_normalisation rql $PAPER $SCALED algorithm.q_normalisation=true algorithm.alpha=TENTH
+paper+q_normalisation rql $PAPER $SCALED algorithm.q_normalisation=true algorithm.alpha=ALPHA
 paper+midpoint rql $PAPER $SCALED algorithm.reversal_integrator=midpoint
 paper+target_range rql $PAPER $SCALED algorithm.corrections=[target_range]
 END
