@@ -58,8 +58,12 @@ def ros_environment() -> dict[str, str]:
     return environment
 
 
-def die_with_parent() -> None:
-    """For preexec_fn: ask the kernel to kill this process when its parent dies. Linux only; elsewhere nothing."""
+def prepare_child() -> None:
+    """For preexec_fn: listen to SIGINT, and ask the kernel to kill this process when its parent dies (Linux only).
+
+    What a shell starts in the background ignores SIGINT, and its children would inherit that and have to be killed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -84,7 +88,7 @@ class ProcessGroup:
             stdout=None if show else log,
             stderr=log,
             env=self._environment,
-            preexec_fn=die_with_parent,  # the kernel call is async-signal-safe, and no thread of ours holds a lock
+            preexec_fn=prepare_child,  # the kernel call is async-signal-safe, and no thread of ours holds a lock
         )
 
     def wait(self, name: str) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from rql_core.demo.processes import ProcessError, ProcessGroup, die_with_parent, node_command, ros_environment
+from rql_core.demo.processes import ProcessError, ProcessGroup, node_command, prepare_child, ros_environment
 from rql_core.demo.settings import SETTINGS, DemoSettings
 from rql_core.errors import ConfigError
 from rql_core.resources import config_file
@@ -228,7 +228,7 @@ def report(demo: Demo) -> None:
 def _rql(*arguments: object) -> None:
     """Run a sub-command of `rql` as a process of its own, with its output on the terminal."""
     command = [sys.executable, "-m", "rql_core.cli", *map(str, arguments)]
-    code = subprocess.run(command, check=False, env=ros_environment(), preexec_fn=die_with_parent).returncode
+    code = subprocess.run(command, check=False, env=ros_environment(), preexec_fn=prepare_child).returncode
     if code != 0:
         raise ProcessError(f"`rql {' '.join(map(str, arguments))}` ended with status {code}")
 

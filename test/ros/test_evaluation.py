@@ -78,7 +78,7 @@ def test_without_a_controller_it_ends_in_one_line_and_writes_nothing(
     )
     group.start("bridge", bridge)
     group.start(
-        "evaluator", node_command("evaluator_node", contract=contract_path, output=output, episodes=1, timeout=2.0)
+        "evaluator", node_command("evaluator_node", contract=contract_path, output=output, episodes=1, timeout=10.0)
     )
     with pytest.raises(Exception, match="evaluator ended with status 1: error: service policy_node/"):
         group.wait("evaluator")

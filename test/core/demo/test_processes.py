@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -165,6 +166,15 @@ def test_one_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.
     assert left.returncode == -signal.SIGKILL
 
 
+@pytest.fixture(params=[False, True], ids=["", "in the background"])
+def in_the_background(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As a shell starts a command that ends in `&`: with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if request.param else signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_the_background")
 @pytest.mark.parametrize("fails", [False, True])
 def test_children_are_gone_after_the_group_is_left(tmp_path: Path, fails: bool) -> None:
     children = []
