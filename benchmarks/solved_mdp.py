@@ -28,7 +28,7 @@ from torch.nn import functional
 from rql_core.algorithms import RQL, Batch, RewardRange, RQLConfig
 from rql_core.algorithms.algorithm import Metrics
 from rql_core.algorithms.rql import RQLDraws
-from rql_core.networks import LAYER_NORM_EPSILON, CriticEnsemble, gelu
+from rql_core.networks import CriticEnsemble
 
 # Gauss-Hermite nodes for means over actions: 60 and 200 nodes give the same state values to 1e-13.
 NODES = 100
@@ -171,12 +171,7 @@ class SeparateRuns(nn.Module):
         """Return values (critics, runs * batch); the ensemble's member r * critics + k is run r's critic k."""
         net, critics = self.ensemble, self.ensemble.critics // self.runs
         inputs = torch.cat((observations, x, time), dim=1)
-        hidden = inputs.view(self.runs, -1, inputs.shape[1]).repeat_interleave(critics, dim=0)
-        for weight, bias, scale, shift in zip(net.weights, net.biases, net.scales, net.shifts, strict=False):
-            hidden = gelu(torch.baddbmm(bias, hidden, weight))
-            hidden = functional.layer_norm(hidden, hidden.shape[-1:], eps=LAYER_NORM_EPSILON)
-            hidden = torch.addcmul(shift, hidden, scale)
-        values = torch.baddbmm(net.biases[-1], hidden, net.weights[-1]).view(self.runs, critics, -1)
+        values = net.outputs(inputs.view(self.runs, -1, inputs.shape[1])).view(self.runs, critics, -1)
         return values.transpose(0, 1).reshape(critics, -1)
 
 

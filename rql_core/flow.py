@@ -3,7 +3,7 @@
 A flow policy turns noise x(0) into an action x(1) along dx/dt = v(x, t).  Because the flow is deterministic, the same
 field integrated backwards from a logged action gives the very points through which the policy would have made that
 action. Every row of a batch has its own start and end time, so that one call reverses a batch by a different depth a
-row.
+row.  Leading dimensions, such as that of several seeds, are taken as they come.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ABSOLUTE_TOLERANCE = 1e-5
 
 def integrate(velocity: VelocityField, noise: Tensor, steps: int, method: Integrator = "euler") -> Tensor:
     """Return the action x(1) (batch, dim) that the field makes from noise x(0) (batch, dim) in ``steps`` flow steps."""
-    start = noise.new_zeros((noise.shape[0], 1))
+    start = noise.new_zeros((*noise.shape[:-1], 1))
     return solve(velocity, noise, start, torch.ones_like(start), steps, method)
 
 

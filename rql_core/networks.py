@@ -1,68 +1,85 @@
 """The two networks that every algorithm shares: a velocity field (the actor) and an ensemble of critics.
 
 Both take the concatenation [observation, x, t], where x is a flattened action chunk (or a noisy one) and t in [0, 1]
-the flow time.  The ensemble keeps the weights of all members in one tensor a layer, so K critics cost one batched
-matrix product instead of K small ones.  Weights are Glorot-uniform, biases zero, drawn from a generator that the
-caller owns.
+the flow time.  Weights are Glorot-uniform, biases zero, drawn from a generator that the caller owns.
+
+``stack`` makes one network of several: its parameters and inputs have a dimension more, in front, and so do its
+outputs.  All shapes below are those of a network that was not stacked.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-# 2 * sqrt(2 / pi): tanh(u) = 2 * sigmoid(2u) - 1 turns the tanh form of GELU into x * sigmoid(...).
-GELU_SCALE = 2.0 * math.sqrt(2.0 / math.pi)
-# The coefficient of the cubic term in the tanh approximation (Hendrycks and Gimpel, arXiv 1606.08415).
-GELU_CUBIC = 0.044715
-# The epsilon of the published networks (JAX's default; torch's own default is 1e-5).
-LAYER_NORM_EPSILON = 1e-6
+from rql_core.mlp import Blocks, Members, plain
+
+# Numbers that a layer makes for a batch, above which blocks are faster than plain operations on a CPU.
+BLOCKED_FROM = 65_536
 
 
-def gelu(x: Tensor) -> Tensor:
-    """Return the tanh approximation of GELU, elementwise.
+class Perceptrons(nn.Module):
+    """What both networks are: parameters, computed with in blocks on a CPU where that is faster, else plainly."""
 
-    Without gradients it is computed as ``x * sigmoid(1.5958 * (x + 0.044715 x^3))``, which takes 0.4 of the time of
-    torch's kernel on a CPU.  With gradients torch's kernel is used: its backward pass is one kernel and keeps one
-    tensor, not four.
-    """
-    if torch.is_grad_enabled() and x.requires_grad:
-        return functional.gelu(x, approximate="tanh")
-    scale = x.new_full((), GELU_SCALE)
-    return torch.addcmul(scale, x, x, value=GELU_SCALE * GELU_CUBIC).mul_(x).sigmoid_().mul_(x)
+    form: Literal["fastest", "plain", "blocked"] = "fastest"
+    """How to compute; a compiler takes the plain form only."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._width = width
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        self.scales, self.shifts = nn.ParameterList(), nn.ParameterList()
+        self._blocks = Blocks()
+        # Kept, because going through lists of parameters takes as long as a small layer.
+        self._members: Members | None = None
+
+    def offer_gradients(self, places: Sequence[Tensor]) -> None:
+        """Let the next backward pass write the gradients of ``parameters()`` there; it need not."""
+        self._blocks.gradient_out = places
+
+    def outputs(self, inputs: Tensor, *, constant: bool = False) -> Tensor:
+        """Return outputs (N, batch, out) of inputs (groups, batch, in); ``constant``: no gradient to the parameters."""
+        members = self._members
+        if members is None:
+            members = Members(list(self.weights), list(self.biases), list(self.scales), list(self.shifts))
+            self._members = members
+        if self._is_blocked(inputs):
+            return self._blocks(inputs, members, constant=constant)
+        if constant:
+            members = members.rebuilt([tensor.detach() for tensor in members.tensors()])
+        return plain(inputs, members)
+
+    def _is_blocked(self, inputs: Tensor) -> bool:
+        if self.form != "fastest":
+            return self.form == "blocked"
+        return inputs.device.type == "cpu" and inputs.shape[1] * self._width >= BLOCKED_FROM
 
 
-class VelocityNetwork(nn.Module):
+class VelocityNetwork(Perceptrons):
     """The velocity field v(observation, x, t) of a flow policy: an MLP without normalisation or output squashing."""
 
     def __init__(self, observation_dim: int, chunk_dim: int, hidden: Sequence[int], generator: torch.Generator) -> None:
-        super().__init__()
+        super().__init__(max(hidden))
         self.observation_dim = observation_dim
         self.chunk_dim = chunk_dim
         sizes = [observation_dim + chunk_dim + 1, *hidden, chunk_dim]
-        self.weights = nn.ParameterList()
-        self.biases = nn.ParameterList()
         for fan_in, fan_out in pairwise(sizes):
             self.weights.append(nn.Parameter(glorot_uniform((fan_in, fan_out), generator)))
             self.biases.append(nn.Parameter(torch.zeros(fan_out)))
 
     def forward(self, observations: Tensor, x: Tensor, time: Tensor) -> Tensor:
         """Return velocities (batch, chunk_dim) for observations (batch, obs), x (batch, chunk_dim), time (batch, 1)."""
-        hidden = torch.cat((observations, x, time), dim=1)
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.addmm(bias, hidden, weight)
-            if layer < last:
-                hidden = gelu(hidden)
-        return hidden
+        inputs = torch.cat((observations, x, time), dim=-1)
+        return self.outputs(inputs.view(-1, *inputs.shape[-2:])).view_as(x)
 
 
-class CriticEnsemble(nn.Module):
+class CriticEnsemble(Perceptrons):
     """K independent critics V_k(observation, x, t); each layer is linear, GELU, LayerNorm, and the last one linear."""
 
     def __init__(
@@ -73,13 +90,9 @@ class CriticEnsemble(nn.Module):
         critics: int,
         generator: torch.Generator,
     ) -> None:
-        super().__init__()
+        super().__init__(max(hidden))
         self.critics = critics
         sizes = [observation_dim + chunk_dim + 1, *hidden, 1]
-        self.weights = nn.ParameterList()
-        self.biases = nn.ParameterList()
-        self.scales = nn.ParameterList()
-        self.shifts = nn.ParameterList()
         for fan_in, fan_out in pairwise(sizes):
             self.weights.append(nn.Parameter(glorot_uniform((critics, fan_in, fan_out), generator)))
             self.biases.append(nn.Parameter(torch.zeros(critics, 1, fan_out)))
@@ -93,27 +106,25 @@ class CriticEnsemble(nn.Module):
         With ``constant`` the parameters are constants: the gradient flows to x alone, and no weight gradient is
         computed.
         """
-        read = _detached if constant else _as_is
-        weights, biases = read(self.weights), read(self.biases)
-        scales, shifts = read(self.scales), read(self.shifts)
-        inputs = torch.cat((observations, x, time), dim=1)
-        hidden = inputs.expand(self.critics, *inputs.shape)
-        for weight, bias, scale, shift in zip(weights, biases, scales, shifts, strict=False):
-            hidden = gelu(torch.baddbmm(bias, hidden, weight))
-            hidden = functional.layer_norm(hidden, hidden.shape[-1:], eps=LAYER_NORM_EPSILON)
-            hidden = torch.addcmul(shift, hidden, scale)
-        return torch.baddbmm(biases[-1], hidden, weights[-1]).squeeze(-1)
+        inputs = torch.cat((observations, x, time), dim=-1)
+        outputs = self.outputs(inputs.view(-1, *inputs.shape[-2:]), constant=constant)
+        return outputs.view(*inputs.shape[:-2], self.critics, inputs.shape[-2])
+
+
+PerceptronsT = TypeVar("PerceptronsT", bound=nn.Module)
+
+
+@torch.no_grad()
+def stack(networks: Sequence[PerceptronsT]) -> PerceptronsT:
+    """Return one network that holds copies of several of one shape, in the order given."""
+    stacked = copy.deepcopy(networks[0])
+    of_each = [dict(network.named_parameters()) for network in networks]
+    for name, parameter in stacked.named_parameters():
+        parameter.data = torch.stack([parameters[name].detach() for parameters in of_each])
+    return stacked
 
 
 def glorot_uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Draw a weight (..., fan_in, fan_out) uniformly from +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010)."""
     bound = math.sqrt(6.0 / (shape[-2] + shape[-1]))
     return torch.empty(*shape).uniform_(-bound, bound, generator=generator)
-
-
-def _as_is(parameters: nn.ParameterList) -> list[Tensor]:
-    return list(parameters)
-
-
-def _detached(parameters: nn.ParameterList) -> list[Tensor]:
-    return [parameter.detach() for parameter in parameters]

@@ -15,13 +15,14 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from rql_core.algorithms.acting import Acting
 from rql_core.algorithms.batch import Batch
 from rql_core.algorithms.parameters import AdamOptimizer, ParameterVector
 from rql_core.errors import ConfigError
 from rql_core.flow import Integrator, integrate
+from rql_core.networks import Perceptrons
 
 Metrics = dict[str, Tensor]
 # A width above 8192 or more than 16 layers is a typing error, or a file that means to exhaust the memory.
@@ -101,7 +102,7 @@ class Algorithm(ABC, Generic[ConfigT, DrawsT]):
         observation_dim: int,
         action_dim: int,
         *,
-        online: Mapping[str, nn.Module],
+        online: Mapping[str, Perceptrons],
         averages: Mapping[str, Average],
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -112,7 +113,7 @@ class Algorithm(ABC, Generic[ConfigT, DrawsT]):
         self.chunk_dim = config.horizon * action_dim
         self.device = torch.device(device)
         self.dtype = dtype
-        self.networks: dict[str, nn.Module] = dict(online)
+        self.networks: dict[str, Any] = dict(online)
         self._online = ParameterVector(online, self.device, dtype)
         self._averages: list[tuple[Tensor, Tensor, float]] = []
         for name, average in averages.items():
@@ -190,22 +191,24 @@ class Algorithm(ABC, Generic[ConfigT, DrawsT]):
         self, actor: Any, observations: Tensor, noise: Tensor, rho: float = 0.0, flow_steps: int | None = None
     ) -> Tensor:
         """Return the chunk of greatest value among those made of each row's noises (batch, samples, h * d)."""
-        samples = noise.shape[1]
+        batch, samples, chunk_dim = noise.shape[-3:]
         if samples == 1:
-            return self._make_chunks(actor, observations, noise[:, 0], flow_steps)
-        rows = max(1, BLOCK_ROWS // samples) if self.device.type == "cpu" else len(noise)
+            return self._make_chunks(actor, observations, noise.squeeze(-2), flow_steps)
+        rows = max(1, BLOCK_ROWS // samples) if self.device.type == "cpu" else batch
         best: list[Tensor] = []
-        for first in range(0, len(noise), rows):
-            block, noises = observations[first : first + rows], noise[first : first + rows]
-            repeated = block.repeat_interleave(samples, dim=0)
-            chunks = self._make_chunks(actor, repeated, noises.flatten(0, 1), flow_steps)
+        for block, noises in zip(
+            torch.split(observations, rows, dim=-2), torch.split(noise, rows, dim=-3), strict=True
+        ):
+            repeated = block.repeat_interleave(samples, dim=-2)
+            chunks = self._make_chunks(actor, repeated, noises.flatten(-3, -2), flow_steps)
             values = self.action_value(repeated, chunks)
-            if values.shape[1] == 0:
+            if values.shape[-1] == 0:
                 raise ConfigError(f"{self.name} has no critics to choose among {samples} samples by: act with one")
-            spread, mean = torch.std_mean(values, dim=1, correction=0)
-            chosen = (mean - rho * spread).view(-1, samples).argmax(dim=1)
-            best.append(chunks.view(len(block), samples, -1)[torch.arange(len(block), device=chunks.device), chosen])
-        return torch.cat(best)
+            spread, mean = torch.std_mean(values, dim=-1, correction=0)
+            chosen = torch.unflatten(mean - rho * spread, -1, (-1, samples)).argmax(dim=-1)
+            index = chosen[..., None, None].expand(*chosen.shape, 1, chunk_dim)
+            best.append(torch.unflatten(chunks, -2, (-1, samples)).gather(-2, index).squeeze(-2))
+        return torch.cat(best, dim=-2)
 
     def value(self, observations: Tensor) -> Tensor:
         """Return each critic's value (batch, critics) of normalised observations (batch, obs); (batch, 0) without."""

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from rql_core.algorithms.acting import MAX_SAMPLES, Acting
 from rql_core.algorithms.algorithm import Algorithm, AlgorithmConfig, Average, DrawsT, HiddenSizes
 from rql_core.algorithms.batch import Batch, RewardRange
-from rql_core.networks import CriticEnsemble, VelocityNetwork
+from rql_core.networks import CriticEnsemble, Perceptrons, VelocityNetwork
 
 # The value of a state is a mean over flow noise.  16 draws put its standard error at a quarter of the spread over
 # noise, which is below the spread over critics, and cost less than one acting step.
@@ -88,7 +88,7 @@ class CriticAlgorithm(Algorithm[CriticConfigT, DrawsT]):
     @staticmethod
     def other_networks(
         config: Any, observation_dim: int, chunk_dim: int, generator: torch.Generator
-    ) -> dict[str, nn.Module]:
+    ) -> dict[str, Perceptrons]:
         """Make the online networks that an algorithm has besides an actor and critics."""
         return {}
 
@@ -99,7 +99,7 @@ class CriticAlgorithm(Algorithm[CriticConfigT, DrawsT]):
 
     def lower_bound(self, values: Tensor) -> Tensor:
         """Return mean - rho * std (batch,) of an ensemble's values (critics, batch); std is the population's."""
-        spread, mean = torch.std_mean(values, dim=0, correction=0)
+        spread, mean = torch.std_mean(values, dim=-2, correction=0)
         return mean - self.config.rho * spread
 
     def chunk_target(self, batch: Batch, next_values: Tensor) -> Tensor:
@@ -108,24 +108,26 @@ class CriticAlgorithm(Algorithm[CriticConfigT, DrawsT]):
         Rewards after the first terminal and the value after any terminal count nothing; without the correction
         ``first_terminal``, as in the published code, the last step's mask alone decides.
         """
-        rewards, mask = batch.rewards, batch.masks[:, -1]
+        rewards, mask = batch.rewards, batch.masks[..., -1]
         if self.config.corrects("first_terminal"):
             # alive[:, j] is 0 once a step before j, or j itself, was a terminal; step j's own reward still counts.
-            alive = batch.masks.cummin(dim=1).values
-            mask = alive[:, -1]
-            rewards = torch.cat((rewards[:, :1], rewards[:, 1:] * alive[:, :-1]), dim=1)
+            alive = batch.masks.cummin(dim=-1).values
+            mask = alive[..., -1]
+            rewards = torch.cat((rewards[..., :1], rewards[..., 1:] * alive[..., :-1]), dim=-1)
         target = rewards @ self._discounts + self.config.gamma**self.config.horizon * mask * next_values
         return target.clamp(self._low, self._high) if self.config.corrects("target_range") else target
 
     def critic(self, name: str, observations: Tensor, chunks: Tensor, *, constant: bool = False) -> Tensor:
         """Return Q_k (critics, batch) of chunks (batch, h * d) by the ensemble called ``name``."""
-        values: Tensor = self.networks[name](observations, chunks, chunks.new_ones((len(chunks), 1)), constant=constant)
+        values: Tensor = self.networks[name](
+            observations, chunks, chunks.new_ones((*chunks.shape[:-1], 1)), constant=constant
+        )
         return values
 
     @torch.no_grad()
     def action_value(self, observations: Tensor, chunks: Tensor) -> Tensor:
         """Return each critic's value (batch, critics) of doing chunks (batch, h * d) there."""
-        return self.critic("critic", observations, chunks).T
+        return self.critic("critic", observations, chunks).mT
 
     @torch.no_grad()
     def value(self, observations: Tensor) -> Tensor:
@@ -142,5 +144,10 @@ class CriticAlgorithm(Algorithm[CriticConfigT, DrawsT]):
 
 def expectile_loss(error: Tensor, kappa: float, valid: Tensor) -> Tensor:
     """Return the mean of |kappa - 1(error < 0)| error^2 over (critics, batch); rows that are not valid count 0."""
-    weight = (kappa - (error < 0).to(error.dtype)).abs() * valid
-    return (weight * error.square()).mean()
+    weight = (kappa - (error < 0).to(error.dtype)).abs() * valid.unsqueeze(-2)
+    return (weight * error.square()).mean(dim=(-2, -1))
+
+
+def squared_loss(error: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean of error^2 over (critics, batch); rows that are not valid count 0."""
+    return (error.square() * valid.unsqueeze(-2)).mean(dim=(-2, -1))

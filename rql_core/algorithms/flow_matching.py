@@ -41,7 +41,7 @@ def flow_matching(actor: nn.Module, batch: Batch, draws: FlowDraws) -> FlowMatch
     point = torch.addcmul(draws.flow_noise, displacement, draws.flow_time)
     velocity: Tensor = actor(batch.observations, point, draws.flow_time)
     squared = (velocity - displacement).square().view(*batch.step_mask.shape, -1)
-    return FlowMatch((squared * batch.step_mask.unsqueeze(-1)).mean(), point, velocity)
+    return FlowMatch((squared * batch.step_mask.unsqueeze(-1)).mean(dim=(-3, -2, -1)), point, velocity)
 
 
 def sample_flow_draws(

@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from rql_core.algorithms.algorithm import Metrics
 from rql_core.algorithms.batch import Batch
-from rql_core.algorithms.critics import CriticAlgorithm, CriticConfig
+from rql_core.algorithms.critics import CriticAlgorithm, CriticConfig, squared_loss
 from rql_core.algorithms.flow_matching import FlowDraws, flow_matching, sample_flow_draws
 from rql_core.errors import ConfigError
 from rql_core.flow import integrate
-from rql_core.networks import VelocityNetwork
+from rql_core.networks import Perceptrons, VelocityNetwork
 
 
 class FQLConfig(CriticConfig):
@@ -57,7 +57,7 @@ class FQL(CriticAlgorithm[FQLConfig, FQLDraws]):
     @staticmethod
     def other_networks(
         config: FQLConfig, observation_dim: int, chunk_dim: int, generator: torch.Generator
-    ) -> dict[str, nn.Module]:
+    ) -> dict[str, Perceptrons]:
         """Make the flow; the one-step actor is the same kind of network, asked at time 0 only."""
         return {"flow": VelocityNetwork(observation_dim, chunk_dim, config.actor_hidden, generator)}
 
@@ -84,12 +84,12 @@ class FQL(CriticAlgorithm[FQLConfig, FQLDraws]):
             next_values = self.lower_bound(self.critic("critic_target", batch.next_observations, chunks))
             target = self.chunk_target(batch, next_values)
         values = self.critic("critic", batch.observations, batch.actions)
-        loss, detached = ((target - values).square() * batch.valid).mean(), values.detach()
+        loss, detached = squared_loss(target.unsqueeze(-2) - values, batch.valid), values.detach()
         return loss, {
             "critic_loss": loss.detach(),
-            "value": detached.mean(),
-            "value_spread": detached.std(dim=0, correction=0).mean(),
-            "target": target.mean(),
+            "value": detached.mean(dim=(-2, -1)),
+            "value_spread": detached.std(dim=-2, correction=0).mean(dim=-1),
+            "target": target.mean(dim=-1),
         }
 
     def actor_loss(self, batch: Batch, draws: FQLDraws) -> tuple[Tensor, Metrics]:
@@ -99,11 +99,11 @@ class FQL(CriticAlgorithm[FQLConfig, FQLDraws]):
             field = partial(self.networks["flow"], batch.observations)
             flow = integrate(field, draws.actor_noise, config.flow_steps, config.act_integrator).clamp(-1.0, 1.0)
         chunks = _one_step(self.networks["actor"], batch.observations, draws.actor_noise)
-        distance = (chunks - flow).square().mean()
+        distance = (chunks - flow).square().mean(dim=(-2, -1))
         values = self.critic("critic", batch.observations, chunks.clamp(-1.0, 1.0), constant=True)
-        policy_loss = -(values.mean(dim=0) * batch.valid).mean()
+        policy_loss = -(values.mean(dim=-2) * batch.valid).mean(dim=-1)
         if config.q_normalisation:
-            policy_loss = policy_loss / values.detach().abs().mean().clamp(min=1e-6)
+            policy_loss = policy_loss / values.detach().abs().mean(dim=(-2, -1)).clamp(min=1e-6)
         metrics = {"policy_loss": policy_loss.detach(), "distance": distance.detach()}
         return policy_loss + config.alpha * distance, metrics
 
@@ -114,5 +114,5 @@ class FQL(CriticAlgorithm[FQLConfig, FQLDraws]):
 
 
 def _one_step(actor: Any, observations: Tensor, noise: Tensor) -> Tensor:
-    chunks: Tensor = actor(observations, noise, noise.new_zeros((len(noise), 1)))
+    chunks: Tensor = actor(observations, noise, noise.new_zeros((*noise.shape[:-1], 1)))
     return chunks

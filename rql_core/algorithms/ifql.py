@@ -10,13 +10,13 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from rql_core.algorithms.algorithm import Metrics
 from rql_core.algorithms.batch import Batch
-from rql_core.algorithms.critics import CriticAlgorithm, CriticConfig, expectile_loss
+from rql_core.algorithms.critics import CriticAlgorithm, CriticConfig, expectile_loss, squared_loss
 from rql_core.algorithms.flow_matching import FlowDraws, flow_matching, sample_flow_draws
-from rql_core.networks import CriticEnsemble
+from rql_core.networks import CriticEnsemble, Perceptrons
 
 
 class IFQLConfig(CriticConfig):
@@ -36,7 +36,7 @@ class IFQL(CriticAlgorithm[IFQLConfig, FlowDraws]):
     @staticmethod
     def other_networks(
         config: IFQLConfig, observation_dim: int, chunk_dim: int, generator: torch.Generator
-    ) -> dict[str, nn.Module]:
+    ) -> dict[str, Perceptrons]:
         """Make the value: a critic that sees no chunk."""
         return {"value": CriticEnsemble(observation_dim, 0, config.critic_hidden, 1, generator)}
 
@@ -53,8 +53,8 @@ class IFQL(CriticAlgorithm[IFQLConfig, FlowDraws]):
             "critic_loss": critic_loss.detach(),
             "value_loss": value_loss.detach(),
             "flow_loss": match.loss.detach(),
-            "value": value.mean(),
-            "value_spread": values.std(dim=0, correction=0).mean(),
+            "value": value.mean(dim=-1),
+            "value_spread": values.std(dim=-2, correction=0).mean(dim=-1),
         }
         return value_loss + critic_loss + match.loss, metrics
 
@@ -63,17 +63,18 @@ class IFQL(CriticAlgorithm[IFQLConfig, FlowDraws]):
         with torch.no_grad():
             target = self.lower_bound(self.critic("critic_target", batch.observations, batch.actions))
         value = self.state_value(batch.observations)
-        return expectile_loss(target - value, self.config.kappa, batch.valid), value.detach()
+        error = (target - value).unsqueeze(-2)
+        return expectile_loss(error, self.config.kappa, batch.valid), value.detach()
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the squared error of every critic, and their values (critics, batch), detached."""
         with torch.no_grad():
             target = self.chunk_target(batch, self.state_value(batch.next_observations))
         values = self.critic("critic", batch.observations, batch.actions)
-        return ((target - values).square() * batch.valid).mean(), values.detach()
+        return squared_loss(target.unsqueeze(-2) - values, batch.valid), values.detach()
 
     def state_value(self, observations: Tensor) -> Tensor:
         """Return V(s) (batch,) of normalised observations (batch, obs)."""
-        nothing, time = observations[:, :0], observations.new_ones((len(observations), 1))
+        nothing, time = observations[..., :0], observations.new_ones((*observations.shape[:-1], 1))
         value: Tensor = self.networks["value"](observations, nothing, time)
-        return value[0]
+        return value.squeeze(-2)

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from rql_core.networks import Perceptrons
+
 
 class ParameterVector:
     """Owns the storage of its networks' parameters: they become views of ``vector``, and must not be moved."""
 
-    def __init__(self, networks: Mapping[str, nn.Module], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, networks: Mapping[str, Perceptrons], device: torch.device, dtype: torch.dtype) -> None:
         self.parameters: list[nn.Parameter] = [p for network in networks.values() for p in network.parameters()]
         flat = torch.cat([parameter.detach().reshape(-1).to(device, dtype) for parameter in self.parameters])
         self.vector = nn.Parameter(flat, requires_grad=False)
@@ -28,15 +30,36 @@ class ParameterVector:
                 parameter.data = self.vector.data[offset:end].view(parameter.shape)
                 offset = end
             self._parts[name] = slice(first, offset)
+        self._gradient = torch.empty_like(self.vector.data)
+        self._gradients = self.views(self._gradient)
+        places = iter(self._gradients)
+        self._offers = [(network, [next(places) for _ in network.parameters()]) for network in networks.values()]
 
     def part(self, name: str) -> Tensor:
         """Return the part of the vector that holds one network, as a view."""
         return self.vector.data[self._parts[name]]
 
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """Return the parts of a vector like ``vector`` that belong to each parameter, in its shape."""
+        parts = torch.split(flat, [parameter.numel() for parameter in self.parameters])
+        return [part.view(parameter.shape) for part, parameter in zip(parts, self.parameters, strict=True)]
+
     def gradient(self, loss: Tensor) -> Tensor:
-        """Return the gradient of a scalar loss with respect to the whole vector, flat."""
+        """Return the gradient of a scalar loss with respect to the whole vector, flat; the next call overwrites it."""
+        # Tens of megabytes need not be copied where a backward pass writes them where they belong.
+        for network, places in self._offers:
+            network.offer_gradients(places)
         gradients = torch.autograd.grad(loss, self.parameters)
-        return torch.cat([gradient.reshape(-1) for gradient in gradients])
+        strays = [
+            (place, gradient)
+            for place, gradient in zip(self._gradients, gradients, strict=True)
+            if gradient.data_ptr() != place.data_ptr()
+        ]
+        if len(strays) == len(gradients):
+            return torch.cat([gradient.reshape(-1) for gradient in gradients], out=self._gradient)
+        for place, gradient in strays:
+            place.copy_(gradient)
+        return self._gradient
 
 
 class AdamOptimizer:

@@ -16,7 +16,7 @@ from torch import Tensor
 from rql_core.algorithms.acting import MAX_SAMPLES
 from rql_core.algorithms.algorithm import Metrics
 from rql_core.algorithms.batch import Batch
-from rql_core.algorithms.critics import CriticAlgorithm, CriticConfig
+from rql_core.algorithms.critics import CriticAlgorithm, CriticConfig, squared_loss
 from rql_core.algorithms.flow_matching import FlowDraws, flow_matching, sample_flow_draws
 
 
@@ -55,14 +55,14 @@ class QC(CriticAlgorithm[QCConfig, QCDraws]):
         """Return the sum of the critics' and the flow's loss, which share no parameter."""
         target = self.target(batch, draws)
         values = self.critic("critic", batch.observations, batch.actions)
-        critic_loss, detached = ((target - values).square() * batch.valid).mean(), values.detach()
+        critic_loss, detached = squared_loss(target.unsqueeze(-2) - values, batch.valid), values.detach()
         match = flow_matching(self.networks["actor"], batch, draws)
         metrics = {
             "critic_loss": critic_loss.detach(),
             "flow_loss": match.loss.detach(),
-            "value": detached.mean(),
-            "value_spread": detached.std(dim=0, correction=0).mean(),
-            "target": target.mean(),
+            "value": detached.mean(dim=(-2, -1)),
+            "value_spread": detached.std(dim=-2, correction=0).mean(dim=-1),
+            "target": target.mean(dim=-1),
         }
         return critic_loss + match.loss, metrics
 

@@ -100,13 +100,13 @@ class RQL(CriticAlgorithm[RQLConfig, RQLDraws]):
         """Return the expectile loss of every critic at the reversed points; its gradient reaches the critics alone."""
         target = self.target(batch, draws)
         values: Tensor = self.networks["critic"](batch.observations, reversed_chunks, 1.0 - draws.depth)
-        loss = expectile_loss(target - values, self.config.kappa, batch.valid)
+        loss = expectile_loss(target.unsqueeze(-2) - values, self.config.kappa, batch.valid)
         detached = values.detach()
         metrics = {
             "critic_loss": loss.detach(),
-            "value": detached.mean(),
-            "value_spread": detached.std(dim=0, correction=0).mean(),
-            "target": target.mean(),
+            "value": detached.mean(dim=(-2, -1)),
+            "value_spread": detached.std(dim=-2, correction=0).mean(dim=-1),
+            "target": target.mean(dim=-1),
         }
         return loss, metrics
 
@@ -123,9 +123,9 @@ class RQL(CriticAlgorithm[RQLConfig, RQLDraws]):
         values: Tensor = self.networks["critic"](
             batch.observations, stepped, (time + step).clamp(max=1.0), constant=True
         )
-        policy_loss = -(values.mean(dim=0) * batch.valid).mean()
+        policy_loss = -(values.mean(dim=-2) * batch.valid).mean(dim=-1)
         if config.q_normalisation:
-            policy_loss = policy_loss / values.detach().abs().mean().clamp(min=1e-6)
+            policy_loss = policy_loss / values.detach().abs().mean(dim=(-2, -1)).clamp(min=1e-6)
         metrics = {"policy_loss": policy_loss.detach(), "flow_loss": match.loss.detach()}
         return policy_loss + config.alpha * match.loss, metrics
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import pytest
 import torch
 from torch.nn import functional
 
-from rql_core.networks import CriticEnsemble, VelocityNetwork, gelu
+from rql_core.networks import CriticEnsemble, VelocityNetwork
 
 
 def inputs(batch: int = 7) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -19,19 +17,6 @@ def inputs(batch: int = 7) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         torch.randn(batch, 4, generator=generator),
         torch.rand(batch, 1, generator=generator),
     )
-
-
-@pytest.mark.parametrize("requires_grad", [False, True])
-def test_gelu_equals_torchs_tanh_approximation(requires_grad: bool) -> None:
-    x = torch.linspace(-12, 12, 4001, dtype=torch.float64, requires_grad=requires_grad)
-    np.testing.assert_allclose(gelu(x).detach(), functional.gelu(x, approximate="tanh").detach(), rtol=0, atol=1e-14)
-
-
-def test_gelu_leaves_its_input_alone() -> None:
-    x = torch.linspace(-3, 3, 50)
-    before = x.clone()
-    gelu(x)
-    assert torch.equal(x, before)
 
 
 def test_an_ensemble_member_computes_linear_gelu_layernorm_and_nothing_of_its_neighbours() -> None:

@@ -16,6 +16,8 @@ from small_algorithms import ACTION_DIM, OBSERVATION_DIM
 
 from rql_core.algorithms import Acting, AnyAlgorithmConfig, Batch, RewardRange, make_algorithm
 
+pytestmark = pytest.mark.usefixtures("form")
+
 SIZE, GAMMA, FLOW_STEPS = 16, 0.9, 3
 # Returns from -1 to .1 are allowed, and the networks' values go beyond both.
 REWARDS = RewardRange(-0.1, 0.01, can_end=True)

@@ -21,6 +21,8 @@ from rql_core.algorithms.rql import RQLDraws
 from rql_core.data import Statistics, Trajectories
 from rql_core.data.chunks import ChunkSampler
 
+pytestmark = pytest.mark.usefixtures("form")
+
 # Of windows of 5: episodes of 2 to 4 steps end inside every one, 5 has one that ends with it, longer ones have all.
 LENGTHS = (2, 4, 5, 6, 9, 14, 3, 11)
 # Row numbers times 1/32 are exact in float32, and of the size of a normalised observation.
