@@ -113,15 +113,27 @@ class Algorithm(ABC, Generic[ConfigT, DrawsT]):
         self.chunk_dim = config.horizon * action_dim
         self.device = torch.device(device)
         self.dtype = dtype
+        self.average_of = dict(averages)
+        self.hold(online)
+
+    def hold(self, online: Mapping[str, Perceptrons]) -> None:
+        """Take over online networks, and make their averages and their optimiser."""
         self.networks: dict[str, Any] = dict(online)
-        self._online = ParameterVector(online, self.device, dtype)
+        self._online = ParameterVector(online, self.device, self.dtype)
         self._averages: list[tuple[Tensor, Tensor, float]] = []
-        for name, average in averages.items():
+        for name, average in self.average_of.items():
             follower = copy.deepcopy(online[average.source]).requires_grad_(False)
             self.networks[name] = follower
-            vector = ParameterVector({name: follower}, self.device, dtype)
+            vector = ParameterVector({name: follower}, self.device, self.dtype)
             self._averages.append((vector.part(name), self._online.part(average.source), average.rate))
-        self._optimizer = AdamOptimizer(self._online, config.learning_rate)
+        self._optimizer = AdamOptimizer(self._online, self.config.learning_rate)
+
+    def state_tensors(self) -> list[Tensor]:
+        """Return what training goes on from, live: the count of steps, and every parameter and moment in its shape."""
+        state = self._optimizer.state()
+        moments = [*self._online.views(state["first_moment"]), *self._online.views(state["second_moment"])]
+        parameters = [parameter.detach() for network in self.networks.values() for parameter in network.parameters()]
+        return [state["step"], *parameters, *moments]
 
     @property
     def name(self) -> str:
@@ -157,7 +169,7 @@ class Algorithm(ABC, Generic[ConfigT, DrawsT]):
 
     @abstractmethod
     def loss(self, batch: Batch, draws: DrawsT) -> tuple[Tensor, Metrics]:
-        """Return the scalar that Adam minimises, and detached metrics of it.
+        """Return the scalar that Adam minimises, and detached metrics of it; of stacked algorithms, (members,) of each.
 
         All randomness comes in as ``draws``, so that any other implementation can be compared on the same draws.
         """
@@ -165,7 +177,8 @@ class Algorithm(ABC, Generic[ConfigT, DrawsT]):
     def update(self, batch: Batch, draws: DrawsT) -> Metrics:
         """Make one gradient step and move the averages; return detached scalars, without waiting for a device."""
         loss, metrics = self.loss(batch, draws)
-        self._optimizer.step(self._online.gradient(loss))
+        # Stacked algorithms share no parameter, so the gradient of their sum is each one's own.
+        self._optimizer.step(self._online.gradient(loss.sum()))
         for average, source, rate in self._averages:
             average.lerp_(source, rate)
         return metrics

@@ -30,10 +30,8 @@ class ParameterVector:
                 parameter.data = self.vector.data[offset:end].view(parameter.shape)
                 offset = end
             self._parts[name] = slice(first, offset)
-        self._gradient = torch.empty_like(self.vector.data)
-        self._gradients = self.views(self._gradient)
-        places = iter(self._gradients)
-        self._offers = [(network, [next(places) for _ in network.parameters()]) for network in networks.values()]
+        self._networks = list(networks.values())
+        self._gradient: Tensor | None = None
 
     def part(self, name: str) -> Tensor:
         """Return the part of the vector that holds one network, as a view."""
@@ -46,6 +44,11 @@ class ParameterVector:
 
     def gradient(self, loss: Tensor) -> Tensor:
         """Return the gradient of a scalar loss with respect to the whole vector, flat; the next call overwrites it."""
+        if self._gradient is None:
+            self._gradient = torch.empty_like(self.vector.data)
+            self._gradients = self.views(self._gradient)
+            views = iter(self._gradients)
+            self._offers = [(network, [next(views) for _ in network.parameters()]) for network in self._networks]
         # Tens of megabytes need not be copied where a backward pass writes them where they belong.
         for network, places in self._offers:
             network.offer_gradients(places)
@@ -68,7 +71,15 @@ class AdamOptimizer:
     def __init__(self, parameters: ParameterVector, learning_rate: float) -> None:
         self._parameters = parameters
         vector = parameters.vector
-        self._adam = torch.optim.Adam([vector], lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+        # Capturable: its count of steps stays on the GPU, where a captured update can go on with it.
+        self._adam = torch.optim.Adam(
+            [vector],
+            lr=learning_rate,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            fused=True,
+            capturable=vector.device.type == "cuda",
+        )
         # Written out here rather than on the first step, so that the state exists, with its shapes, from the start.
         self._adam.state[vector] = {
             "step": torch.zeros((), dtype=torch.float32, device=vector.device),
