@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
@@ -114,6 +114,8 @@ class Algorithm(ABC, Generic[ConfigT, DrawsT]):
         self.device = torch.device(device)
         self.dtype = dtype
         self.average_of = dict(averages)
+        self.compiled_loss: Callable[[Batch, DrawsT], tuple[Tensor, Metrics]] | None = None
+        """What ``update`` takes instead of ``loss``: the same, made faster."""
         self.hold(online)
 
     def hold(self, online: Mapping[str, Perceptrons]) -> None:
@@ -176,7 +178,7 @@ class Algorithm(ABC, Generic[ConfigT, DrawsT]):
 
     def update(self, batch: Batch, draws: DrawsT) -> Metrics:
         """Make one gradient step and move the averages; return detached scalars, without waiting for a device."""
-        loss, metrics = self.loss(batch, draws)
+        loss, metrics = (self.compiled_loss or self.loss)(batch, draws)
         # Stacked algorithms share no parameter, so the gradient of their sum is each one's own.
         self._optimizer.step(self._online.gradient(loss.sum()))
         for average, source, rate in self._averages:

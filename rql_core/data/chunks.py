@@ -10,7 +10,7 @@ which chunks were drawn.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
@@ -86,6 +86,11 @@ class ChunkSampler:
         """Draw a batch of chunks; the generator lives on the sampler's device."""
         return self._cut(*self._draw(batch_size, generator))
 
+    def sample_each(self, batch_size: int, generators: Sequence[torch.Generator]) -> Batch:
+        """Draw a batch with each generator, (generators, batch_size, ...): each is what ``sample`` would draw."""
+        drawn = [self._draw(batch_size, generator) for generator in generators]
+        return self._cut(*(torch.stack(part) for part in zip(*drawn, strict=True)))
+
     def locate(self, batch_size: int, generator: torch.Generator) -> tuple[list[int], list[int]]:
         """Return the episode and the step in it at which each chunk starts that ``sample`` would draw."""
         owner, start = self._draw(batch_size, generator)
@@ -103,7 +108,7 @@ class ChunkSampler:
         return owner, self._first[owner] + (uniform * self._counts[owner]).long()
 
     def _cut(self, owner: Tensor, start: Tensor) -> Batch:
-        rows = start.unsqueeze(1) + self._steps
+        rows = start.unsqueeze(-1) + self._steps
         end = start + self.horizon
         if self._whole:
             step_mask = self._ones.expand(rows.shape)
@@ -111,16 +116,16 @@ class ChunkSampler:
             rewards = self._rewards[rows]
         else:
             last = self._last[owner]
-            step_mask = (rows <= last.unsqueeze(1)).to(self._dtype)
-            valid = step_mask[:, -1]
-            rows = torch.minimum(rows, last.unsqueeze(1))
+            step_mask = (rows <= last.unsqueeze(-1)).to(self._dtype)
+            valid = step_mask[..., -1]
+            rows = torch.minimum(rows, last.unsqueeze(-1))
             # The observation before the last action, not the one after it: that is what the published code takes.
             end = torch.minimum(end, last)
             rewards = self._rewards[rows] * step_mask
         shift = self._shifts[owner]
         return Batch(
             observations=self._observations[start + shift],
-            actions=self._actions[rows].flatten(1),
+            actions=self._actions[rows].flatten(-2),
             rewards=rewards,
             masks=self._masks[rows],
             next_observations=self._observations[end + shift],

@@ -120,6 +120,39 @@ class Checkpoint:
     contract_text: str | None
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint is written from, later and elsewhere, while its policy learns on."""
+
+    config: CheckpointConfig
+    policy_state: dict[str, Tensor]
+    statistics: Statistics
+    step: int
+    contract_text: str | None = None
+    metrics: Mapping[str, float] | None = None
+    seed: int | None = None
+    training_state: TrainingState | None = None
+
+    @classmethod
+    def of(
+        cls, policy: Policy, reward_range: RewardRange, contract_text: str | None, environment: str | None, **rest: Any
+    ) -> Snapshot:
+        """Copy a policy; ``rest`` are the other fields."""
+        algorithm = policy.algorithm
+        config = CheckpointConfig(
+            algorithm=algorithm.config,
+            observation_dim=algorithm.observation_dim,
+            action_dim=algorithm.action_dim,
+            horizon=policy.horizon,
+            reward_minimum=reward_range.minimum,
+            reward_maximum=reward_range.maximum,
+            can_end=reward_range.can_end,
+            has_contract=contract_text is not None,
+            environment=environment,
+        )
+        return cls(config, algorithm.policy_state(), policy.statistics, contract_text=contract_text, **rest)
+
+
 def save_checkpoint(
     directory: Path,
     policy: Policy,
@@ -133,35 +166,33 @@ def save_checkpoint(
     training_state: TrainingState | None = None,
 ) -> None:
     """Write a checkpoint directory, whole or not at all.  Raises CheckpointError where the place is taken."""
+    rest = {"step": step, "metrics": metrics, "seed": seed, "training_state": training_state}
+    write_checkpoint(directory, Snapshot.of(policy, reward_range, contract_text, environment, **rest))
+
+
+def write_checkpoint(directory: Path, snapshot: Snapshot) -> None:
+    """Write a snapshot as a checkpoint directory, whole or not at all.
+
+    Raises CheckpointError where the place is taken.
+    """
     if directory.exists():
         raise CheckpointError(f"{directory}: exists already; choose another place or remove it")
-    algorithm = policy.algorithm
-    config = CheckpointConfig(
-        algorithm=algorithm.config,
-        observation_dim=algorithm.observation_dim,
-        action_dim=algorithm.action_dim,
-        horizon=policy.horizon,
-        reward_minimum=reward_range.minimum,
-        reward_maximum=reward_range.maximum,
-        can_end=reward_range.can_end,
-        has_contract=contract_text is not None,
-        environment=environment,
-    )
-    numbers = {name: float(value) if np.isfinite(value) else None for name, value in (metrics or {}).items()}
+    config, metrics = snapshot.config, snapshot.metrics or {}
+    numbers = {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
     files: dict[str, bytes] = {
-        MODEL: safetensors.torch.save(algorithm.policy_state()),
-        STATISTICS: safetensors.numpy.save(policy.statistics.to_tensors()),
+        MODEL: safetensors.torch.save(snapshot.policy_state),
+        STATISTICS: safetensors.numpy.save(snapshot.statistics.to_tensors()),
         CONFIG: config.model_dump_json(indent=2).encode(),
-        CARD: model_card(config, policy.statistics, step, numbers).encode(),
+        CARD: model_card(config, snapshot.statistics, snapshot.step, numbers).encode(),
     }
-    if contract_text is not None:
-        files[CONTRACT] = contract_text.encode()
-    if training_state is not None:
-        files[TRAINING_TENSORS] = safetensors.torch.save(training_state.tensors)
-        files[TRAINING_JSON] = json.dumps(training_state.values, indent=2).encode()
+    if snapshot.contract_text is not None:
+        files[CONTRACT] = snapshot.contract_text.encode()
+    if snapshot.training_state is not None:
+        files[TRAINING_TENSORS] = safetensors.torch.save(snapshot.training_state.tensors)
+        files[TRAINING_JSON] = json.dumps(snapshot.training_state.values, indent=2).encode()
     manifest = Manifest(
-        step=step,
-        seed=seed,
+        step=snapshot.step,
+        seed=snapshot.seed,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions={
             "python": platform.python_version(),

@@ -38,6 +38,13 @@ class TrainConfig(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     # Where to train; `auto` takes a GPU if there is one.
     device: str = "auto"
+    # How matrix products are computed: `tf32` on a GPU that has it; `bf16` on a GPU, or on a CPU with AMX or AVX-512
+    # bf16. Both keep weights, sums and losses in float32.
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    # Let torch.compile make one program of an update's losses; it takes a minute, and a C++ compiler or a GPU's Triton.
+    compile: bool = False
+    # Capture whole updates on a GPU, sampling included, and launch several at a time.
+    cuda_graphs: bool = False
     # Updates between rows of metrics.
     log_every: int = Field(default=1_000, ge=1)
     # Updates between checkpoints.
@@ -78,6 +85,8 @@ CHANGEABLE_ON_RESUME = frozenset(
     {
         "updates",
         "device",
+        "compile",
+        "cuda_graphs",
         "log_every",
         "checkpoint_every",
         "evaluate_every",

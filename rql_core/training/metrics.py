@@ -55,44 +55,46 @@ class PendingMetrics:
         self.names: tuple[str, ...] = ()
         self._rows: list[Tensor] = []
         self._first_update = 0
+        self._count = 0
         self._checked = 0
 
-    def add(self, update: int, metrics: Mapping[str, Tensor]) -> None:
-        """Keep one update's scalars."""
+    def add(self, update: int, names: tuple[str, ...], rows: Tensor) -> None:
+        """Keep the scalars (updates, metrics) of some updates, the first of which is ``update``."""
         if not self._rows:
-            self.names, self._first_update = tuple(metrics), update
-        self._rows.append(torch.stack(list(metrics.values())))
+            self.names, self._first_update = names, update
+        self._rows.append(rows)
+        self._count += len(rows)
 
     def check(self) -> None:
         """Raise NotFinite for the first update whose metrics are not all finite."""
-        if self._checked == len(self._rows):
+        if self._checked == self._count:
             return
-        fresh = torch.stack(self._rows[self._checked :])
+        fresh = torch.cat(self._rows)[self._checked :]
         bad = (~torch.isfinite(fresh)).nonzero()
         if len(bad):
             row, column = (int(index) for index in bad[0])
             update = self._first_update + self._checked + row
             raise NotFinite(update, self.names[column], fresh[row, column].item())
-        self._checked = len(self._rows)
+        self._checked = self._count
 
     def means(self) -> dict[str, float]:
         """Return the mean of each metric since the last row."""
         self.check()
-        means = torch.stack(self._rows).double().mean(dim=0).tolist()
+        means = torch.cat(self._rows).double().mean(dim=0).tolist()
         return dict(zip(self.names, means, strict=True))
 
     def clear(self) -> None:
         """Start the next row."""
-        self._rows, self._checked = [], 0
+        self._rows, self._count, self._checked = [], 0, 0
 
     def state(self) -> Tensor:
         """Return what is pending, (updates, metrics), on the CPU."""
-        return torch.stack(self._rows).cpu() if self._rows else torch.zeros(0, len(self.names))
+        return torch.cat(self._rows).cpu() if self._rows else torch.zeros(0, len(self.names))
 
     def load(self, update: int, names: tuple[str, ...], rows: Tensor) -> None:
         """Go on from what ``state`` gave after ``update`` updates."""
-        self.names, self._rows, self._first_update = names, list(rows), update - len(rows) + 1
-        self._checked = len(self._rows)
+        self.names, self._rows, self._first_update = names, [rows] if len(rows) else [], update - len(rows) + 1
+        self._count = self._checked = len(rows)
 
 
 class MetricsFile:

@@ -42,15 +42,25 @@ class RunDirectory:
         self.metrics.unlink(missing_ok=True)
         self.write_config(config)
 
-    def resume(self) -> Path:
-        """Return the checkpoint to go on from, and remove what came after it or was left unfinished."""
+    def newest_step(self) -> int:
+        """Return the step of the newest checkpoint; raises where there is none."""
         if not self.newest.is_symlink():
             raise ConfigError(f"{self.newest}: is missing; there is nothing to resume, start a new run")
         # Resolved, so that moving the link later does not move what was read.
         newest = self.newest.resolve()
         if not newest.is_dir():
             raise CheckpointError(f"{self.newest}: points to {newest}, which is missing")
+        return _step(newest)
+
+    def steps(self) -> set[int]:
+        """Return the steps of all checkpoints, also of one that was written but not yet published."""
+        return {_step(directory) for directory in self._all()}
+
+    def resume(self, step: int) -> Path:
+        """Return the checkpoint of a step to go on from, and remove what came after it or was left unfinished."""
+        newest = self.place(step).resolve()
         self._clear_remains()
+        self._link(newest)
         for directory in self._all():
             if _order(directory) > _order(newest):
                 self._remove(directory)
@@ -66,10 +76,7 @@ class RunDirectory:
 
     def publish(self, directory: Path, config: TrainConfig) -> None:
         """Point the link at a whole checkpoint, in one rename, and remove those not kept."""
-        partial = self.path / ".checkpoint.partial"
-        partial.unlink(missing_ok=True)
-        partial.symlink_to(directory.relative_to(self.path))
-        os.replace(partial, self.newest)
+        self._link(directory)
         self.prune(config)
 
     def prune(self, config: TrainConfig) -> None:
@@ -78,6 +85,12 @@ class RunDirectory:
         for other in self._all():
             if other not in kept:
                 self._remove(other)
+
+    def _link(self, directory: Path) -> None:
+        partial = self.path / ".checkpoint.partial"
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(Path(self.checkpoints.name) / directory.name)
+        os.replace(partial, self.newest)
 
     def _best(self, config: TrainConfig) -> list[Path]:
         sign = 1.0 if config.best_is == "highest" else -1.0
@@ -103,6 +116,10 @@ class RunDirectory:
         for pattern in (".step-*.partial", ".step-*.removed"):
             for directory in self.checkpoints.glob(pattern):
                 shutil.rmtree(directory)
+
+
+def _step(directory: Path) -> int:
+    return int(directory.name.removeprefix("step-"))
 
 
 def _order(directory: Path) -> tuple[int, str]:
