@@ -168,17 +168,17 @@ class Blocks:
                 break
         else:
             shapes = [(views.count, inputs.shape[1], width) for width in views.widths[:-1]]
-            kept = _Kept(key, *([inputs.new_empty(shape) for shape in shapes] for _ in range(2)))
+            kept = _Kept(key, *([inputs.new_empty(shape).unbind() for shape in shapes] for _ in range(2)))
         return _Lease(self._kept, kept)
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """Of each hidden layer, (N, batch, width): twice its activation before LayerNorm, and twice its slope."""
+    """Of each hidden layer and member, (batch, width): twice its activation before LayerNorm, and twice its slope."""
 
     key: tuple[int, int, torch.dtype]
-    activations: list[Tensor]
-    slopes: list[Tensor]
+    activations: list[tuple[Tensor, ...]]
+    slopes: list[tuple[Tensor, ...]]
 
 
 class _Lease:
@@ -290,5 +290,6 @@ class _Blocked(torch.autograd.Function):
                     if alpha != 1.0:
                         gradient.mul_(alpha)
                 elif inputs_gradient is not None:
-                    inputs_gradient[member // per_group].addmm_(gradient, weight.t())
+                    group = inputs_gradient[member // per_group]
+                    torch.addmm(group, gradient, weight.t(), out=group)
         return (None, None, None, inputs_gradient, *learned)

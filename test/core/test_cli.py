@@ -15,9 +15,11 @@ import torch
 
 from rql_core.algorithms import BCFlowConfig, RewardRange, make_algorithm
 from rql_core.cli import COMMANDS, main
+from rql_core.commands.train import parse_seeds
 from rql_core.contract import parse_contract
 from rql_core.data import Statistics
 from rql_core.data.minari_io import DatasetWriter
+from rql_core.errors import ConfigError
 from rql_core.evaluation.results import read_evaluation
 from rql_core.resources import config_file
 from rql_core.training.checkpoint import load_checkpoint, save_checkpoint
@@ -204,6 +206,39 @@ def test_train_writes_a_checkpoint_that_evaluate_runs(dataset: Path, capsys: pyt
     assert len(evaluation.records[0].path) == evaluation.records[0].steps + 1
 
 
+def test_several_seeds_are_trained_at_once_into_a_folder_each(
+    dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = "algorithm: {algorithm: bc_flow, horizon: 2, flow_steps: 2, actor_hidden: [8]}\nupdates: 9\nbatch_size: 8\n"
+    Path("small.yaml").write_text(small + "log_every: 1\ntensorboard: false\n")
+    common = [
+        "train",
+        str(dataset),
+        "--config",
+        "small.yaml",
+        "--out",
+        "runs/bc",
+        "--device",
+        "cpu",
+        "--seeds",
+        "0,3-4",
+    ]
+    assert main([*common, "--updates", "2"]) == 0
+    assert main([*common, "--updates", "4", "--resume"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("bc_flow: 4 updates, checkpoint")]) == 3
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["bc-seed0", "bc-seed3", "bc-seed4"]
+    for seed in (0, 3, 4):
+        manifest = load_checkpoint(Path(f"runs/bc-seed{seed}/checkpoint")).manifest
+        assert (manifest.seed, manifest.step) == (seed, 4)
+
+
+@pytest.mark.parametrize("text", ["", "x", "3-1", "1,,2", "-1", "1-", "1,1", "0-3,2"])
+def test_seeds_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="seeds is"):
+        parse_seeds(text)
+
+
 def test_a_dataset_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "train", "nowhere-v0", "--config", "planar_arm_bc_flow", "--out", "run")
     assert "nowhere-v0: no dataset there" in line
@@ -220,6 +255,8 @@ def test_a_dataset_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[
         (["--config", "planar_arm_bc_flow", "--world", "planar_arm", "--episodes", "0"], "episodes is 0"),
         (["--config", "planar_arm_bc_flow", "--world", "ur5e_ring"], "'planar_arm' commands shoulder_joint"),
         (["--config", "planar_arm_bc_flow", "--resume"], "nothing to resume"),
+        (["--config", "planar_arm_bc_flow", "--seed", "1", "--seeds", "0-1"], "give one of them"),
+        (["--config", "planar_arm_bc_flow", "--seeds", "0-"], "expected such as 0-7 or 0,2,5"),
     ],
 )
 def test_wrong_settings_of_a_training_are_refused(

@@ -160,7 +160,7 @@ def test_memory_is_kept_for_the_next_pass_of_the_same_shape() -> None:
     places: list[int] = []
     for _ in range(3):
         lease = blocks.borrow(inputs, blocks.views_of(members))
-        places.append(lease.kept.activations[0].data_ptr())
+        places.append(lease.kept.activations[0][0].data_ptr())
         del lease
         gradients(blocks(inputs, members), inputs)
     assert len(set(places)) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -154,3 +155,13 @@ def test_episodes_too_short_for_the_horizon_are_refused_by_length(
 def test_the_reward_range_says_whether_episodes_can_end() -> None:
     found = reward_range(make_trajectories())
     assert (found.minimum, found.maximum, found.can_end) == (1000.0, 1208.0, True)
+
+
+@pytest.mark.parametrize("form", ["corrected", "paper"])
+def test_batches_of_several_generators_are_what_each_draws_alone(form: str) -> None:
+    chunks = sampler(3, form)
+    together = chunks.sample_each(20, [torch.Generator().manual_seed(seed) for seed in (5, 2)])
+    for index, seed in enumerate((5, 2)):
+        alone = chunks.sample(20, torch.Generator().manual_seed(seed))
+        for field in fields(alone):
+            assert torch.equal(getattr(together, field.name)[index], getattr(alone, field.name)), field.name
