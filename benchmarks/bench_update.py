@@ -53,6 +53,9 @@ NAMES = {
     "plain_eager": "plain PyTorch",
     "bf16": "this project, matrix products in bfloat16",
 }
+# On an idle machine the middle half of the product's times spans 1 to 6 % of their median. Where it is wider
+# than this share, something else was running, which slows operations on several threads tenfold and the two unequally.
+QUIET = 0.1
 
 Sweeps = dict[str, list[dict[str, float]]]
 
@@ -136,6 +139,17 @@ def measure(setting: Setting, repeats: int, sweeps: Mapping[str, Sequence[int]])
         "sweeps": swept,
         "gpu": gpu,
     }
+
+
+def disturbance(product: Mapping[str, float]) -> str | None:
+    """Return a warning where the product's times are spread too widely to be told from other work's, or None."""
+    share = product["interquartile_range"] / product["median"]
+    if share <= QUIET:
+        return None
+    return (
+        f"warning: the product's times have an interquartile range of {share:.0%} of their median: other work was "
+        "running on this machine, and the ratios mean little; measure again when it is idle"
+    )
 
 
 def described(host: Mapping[str, Any]) -> str:
@@ -269,6 +283,9 @@ def _run(options: argparse.Namespace, setting: Setting, sweeps: Mapping[str, Seq
         picture = figure(results["sweeps"], asdict(setting), described(results["machine"]))
         picture.savefig(options.out / "update.png", dpi=150)
     print(f"\nWrote {options.out / 'update.json'}.", file=sys.stderr)
+    warning = disturbance(results["ms"]["product"])
+    if warning is not None:
+        print(warning, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from benchmarks import plain_update, update_profile, update_setting, update_timing
-from benchmarks.bench_update import main
+from benchmarks.bench_update import disturbance, main
 from benchmarks.plain_update import PlainRQL
 from benchmarks.update_profile import GROUPS
 from benchmarks.update_setting import (
@@ -214,6 +214,13 @@ def test_a_profile_finds_every_kind_of_operation_in_both(tmp_path: Path, capsys:
     assert [cell.strip() for cell in header[1:]] == ["plain eager", "product"]
     assert [row[0].strip() for row in rows] == [*GROUPS, "all"]
     assert not (tmp_path / "out").exists()
+
+
+def test_times_that_other_work_has_spread_are_warned_of() -> None:
+    assert disturbance({"median": 100.0, "interquartile_range": 9.0}) is None
+    warning = disturbance({"median": 100.0, "interquartile_range": 31.0})
+    assert warning is not None
+    assert "31% of their median" in warning
 
 
 @pytest.mark.parametrize("wrong", [["--repeats", "0"], ["--threads", "0"], ["--device", "tpu"]])
