@@ -43,8 +43,8 @@ SWEEPS: dict[str, tuple[int, ...]] = {
     "flow_steps": (1, 5, 10, 20),
     "width": (128, 256, 512, 1024),
 }
-# A point of a sweep is there to show a slope; a fifth of the repeats keeps all of them within minutes.
-SWEEP_SHARE, MIN_SWEEP_REPEATS = 5, 3
+# A point of a sweep is there to show a slope; a third of the repeats keeps all of them within two minutes.
+SWEEP_SHARE, MIN_SWEEP_REPEATS = 3, 3
 
 # What the table calls each kind of update.
 NAMES = {
@@ -65,9 +65,15 @@ def sweep_settings(setting: Setting, sweeps: Mapping[str, Sequence[int]]) -> dic
     return {size: [replace(setting, **{size: value}) for value in values] for size, values in sweeps.items()}
 
 
-def measure_sweeps(settings: Mapping[str, Sequence[Setting]], repeats: int, rate: float, tick: Work) -> Sweeps:
-    """Time the product and the plain reference at every setting, once where it is in several sweeps."""
-    measured: dict[Setting, dict[str, Timing]] = {}
+def measure_sweeps(
+    settings: Mapping[str, Sequence[Setting]],
+    known: Mapping[Setting, dict[str, Timing]],
+    repeats: int,
+    rate: float,
+    tick: Work,
+) -> Sweeps:
+    """Time the product and the plain reference at every setting that is not yet known, once if in several sweeps."""
+    measured = dict(known)
     for setting in (setting for points in settings.values() for setting in points):
         if setting not in measured:
             subjects = {"product": product_update(setting), "plain_eager": plain_update(setting)}
@@ -106,8 +112,8 @@ def measure(setting: Setting, repeats: int, sweeps: Mapping[str, Sequence[int]])
     if counted != expected:
         sys.exit(f"an update makes {counted:,} operations and not the {expected:,} of the formula: correct `flops`")
     points, sweep_repeats = sweep_settings(setting, sweeps), max(MIN_SWEEP_REPEATS, repeats // SWEEP_SHARE)
-    distinct = len({point for row in points.values() for point in row})
-    turns = 2 * (WARM_UPS + repeats) + distinct * (WARM_UPS + sweep_repeats)
+    others = {point for row in points.values() for point in row} - {setting}
+    turns = 2 * (WARM_UPS + repeats) + len(others) * (WARM_UPS + sweep_repeats)
     with progress_bar(total=turns, unit="turn") as bar:
         bar.set_description("updates")
         updates = alternate(update_subjects(setting), repeats, after_turn=bar.update)
@@ -120,7 +126,7 @@ def measure(setting: Setting, repeats: int, sweeps: Mapping[str, Sequence[int]])
         rate = max(rates.values())
         bytes_a_second = bandwidth()
         bar.set_description("sweeps")
-        swept = measure_sweeps(points, sweep_repeats, rate, bar.update)
+        swept = measure_sweeps(points, {setting: updates}, sweep_repeats, rate, bar.update)
     floor_ms = 1e3 * expected / rate
     # A GPU's figures, of the same setting: benchmarks/gpu_update.py.
     gpu: dict[str, Any] | None = None
@@ -222,7 +228,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--repeats",
         type=int,
         default=30,
-        help="timed turns of each subject; points of a sweep have a fifth as many (default: %(default)s)",
+        help="timed turns of each subject; points of a sweep have a third as many (default: %(default)s)",
     )
     parser.add_argument(
         "--threads", type=int, help="threads of PyTorch (default: what it chooses, mostly one a physical core)"

@@ -166,9 +166,11 @@ def test_a_run_writes_figures_that_fit_together_and_a_picture(tmp_path: Path, ca
     assert results["flops"] == flops(TINY)
     assert results["floor_ms"] == pytest.approx(flops(TINY) / results["gflops_per_second"] / 1e6)
     assert {size: tuple(row["value"] for row in rows) for size, rows in results["sweeps"].items()} == TINY_SWEEPS
-    # The points that several sweeps share are one measurement.
+    # The setting that all sweeps share is the one of the table.
     shared = [rows[1] for rows in results["sweeps"].values()]
-    assert len({row["product_ms"] for row in shared}) == 1
+    assert {row["product_ms"] for row in shared} == {ms["product"]}
+    assert {row["plain_eager_ms"] for row in shared} == {ms["plain_eager"]}
+    assert len({row["product_ms"] for rows in results["sweeps"].values() for row in rows}) == 5
     one_step, two_steps = results["sweeps"]["flow_steps"]
     assert one_step["floor_ms"] < two_steps["floor_ms"]
     assert results["gpu"] is None
