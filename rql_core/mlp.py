@@ -167,18 +167,20 @@ class Blocks:
             if kept.key == key:
                 break
         else:
-            shapes = [(views.count, inputs.shape[1], width) for width in views.widths[:-1]]
-            kept = _Kept(key, *([inputs.new_empty(shape).unbind() for shape in shapes] for _ in range(2)))
+            shapes = [(inputs.shape[1], width) for width in views.widths[:-1]]
+            kept = _Kept(
+                key, *([[inputs.new_empty(shape) for shape in shapes] for _ in range(views.count)] for _ in range(2))
+            )
         return _Lease(self._kept, kept)
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """Of each hidden layer and member, (batch, width): twice its activation before LayerNorm, and twice its slope."""
+    """Of each member and hidden layer, (batch, width): twice its activation before LayerNorm, and twice its slope."""
 
     key: tuple[int, int, torch.dtype]
-    activations: list[tuple[Tensor, ...]]
-    slopes: list[tuple[Tensor, ...]]
+    activations: list[list[Tensor]]
+    slopes: list[list[Tensor]]
 
 
 class _Lease:
@@ -226,13 +228,15 @@ class _Blocked(torch.autograd.Function):
         outputs = inputs.new_empty(views.count, inputs.shape[1], views.widths[-1])
         one = inputs.new_full((), GELU_SCALE)
         per_group = views.count // len(inputs)
-        # Output, mean and reciprocal deviation of every member's LayerNorms.
-        norms: list[list[tuple[Tensor, Tensor, Tensor]]] = []
+        # Mean and reciprocal deviation of every member's LayerNorms; and their outputs, where weights learn from them.
+        norms: list[list[tuple[Tensor, Tensor]]] = []
+        outputs_of_norms: list[list[Tensor]] = []
         for member, output in enumerate(outputs.unbind()):
             hidden, alpha = inputs[member // per_group], 1.0
             norms.append([])
+            outputs_of_norms.append([])
             for layer in range(len(views.widths) - 1):
-                activation, slope = lease.kept.activations[layer][member], lease.kept.slopes[layer][member]
+                activation, slope = lease.kept.activations[member][layer], lease.kept.slopes[member][layer]
                 linear = torch.addmm(views.biases[layer][member], hidden, views.weights[layer][member], alpha=alpha)
                 # With u = s (z + c z^3), the slope of z (1 + tanh u) is 1 + tanh u + z (1 - tanh^2 u) u'.
                 tanh = torch.addcmul(one, linear, linear, value=GELU_SCALE * GELU_CUBIC).mul_(linear).tanh_()
@@ -243,44 +247,55 @@ class _Blocked(torch.autograd.Function):
                 hidden, alpha = torch.mul(linear, tanh, out=activation), views.halved
                 if views.scales:
                     scale = views.scales[layer][member]
-                    norm = _layer_norm(hidden, scale.shape, scale, views.shifts[layer][member], _NORM_EPSILON)
-                    norms[member].append(norm)
-                    hidden = norm[0]
+                    shift = views.shifts[layer][member]
+                    hidden, mean, deviation = _layer_norm(hidden, scale.shape, scale, shift, _NORM_EPSILON)
+                    norms[member].append((mean, deviation))
+                    if parameters:
+                        outputs_of_norms[member].append(hidden)
             torch.addmm(views.biases[-1][member], hidden, views.weights[-1][member], alpha=alpha, out=output)
         ctx.save_for_backward(inputs, *parameters)
-        ctx.blocks, ctx.members, ctx.views, ctx.lease, ctx.norms = blocks, members, views, lease, norms
+        ctx.blocks, ctx.members, ctx.views, ctx.lease, ctx.norms = (
+            blocks,
+            members,
+            views,
+            lease,
+            (norms, outputs_of_norms),
+        )
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outputs_gradient: Tensor) -> tuple[Any, ...]:
         inputs, *parameters = ctx.saved_tensors
-        views, kept, norms = ctx.views, ctx.lease.kept, ctx.norms
+        views, (norms, outputs_of_norms) = ctx.views, ctx.norms
+        activations, slopes = ctx.lease.kept.activations, ctx.lease.kept.slopes
         learned = ctx.blocks.take_gradient_out(parameters) if parameters else []
         gradients = Views(ctx.members.rebuilt(learned)) if parameters else None
         inputs_gradient = torch.zeros_like(inputs) if ctx.needs_input_grad[3] else None
         per_group = views.count // len(inputs)
         wanted = (True, gradients is not None, gradients is not None)
         last = len(views.widths) - 1
-        for member, gradient in enumerate(outputs_gradient.unbind()):
+        # The last member first: what it left is still in the cache.
+        for member in reversed(range(views.count)):
+            gradient = outputs_gradient[member]
             for layer in range(last, -1, -1):
                 if layer < last:
                     if views.scales:
                         scale, shift = views.scales[layer][member], views.shifts[layer][member]
-                        activation, (_, mean, deviation) = kept.activations[layer][member], norms[member][layer]
+                        activation, (mean, deviation) = activations[member][layer], norms[member][layer]
                         gradient, *norm_gradients = _layer_norm_backward(
                             gradient, activation, scale.shape, mean, deviation, scale, shift, wanted
                         )
                         if gradients is not None:
                             gradients.scales[layer][member].copy_(norm_gradients[0])
                             gradients.shifts[layer][member].copy_(norm_gradients[1])
-                    gradient.mul_(kept.slopes[layer][member])
+                    gradient.mul_(slopes[member][layer])
                 alpha = views.halved if layer else 1.0
                 if gradients is not None:
                     if layer == 0:
                         hidden = inputs[member // per_group]
                     else:
-                        hidden = norms[member][layer - 1][0] if views.scales else kept.activations[layer - 1][member]
+                        hidden = (outputs_of_norms[member] or activations[member])[layer - 1]
                     weight = gradients.weights[layer][member]
                     torch.addmm(weight, hidden.t(), gradient, beta=0.0, alpha=alpha, out=weight)
                     torch.sum(gradient, 0, out=gradients.biases[layer][member])
