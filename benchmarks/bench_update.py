@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import update_profile
+from benchmarks import gpu_update, update_profile
+from benchmarks.gpu_update import gpu_figures
 from benchmarks.update_figure import figure
 from benchmarks.update_setting import SMALL, Setting, counted_flops, disagreement, flops, make_batch, make_product
 from benchmarks.update_timing import (
@@ -106,8 +107,10 @@ def ratios(updates: Mapping[str, Timing], floor_ms: float) -> dict[str, float]:
     return compared
 
 
-def measure(setting: Setting, repeats: int, sweeps: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """Return everything that goes into the JSON file."""
+def measure(
+    setting: Setting, repeats: int, sweeps: Mapping[str, Sequence[int]], gpu: torch.device | None = None
+) -> dict[str, Any]:
+    """Return everything that goes into the JSON file; a GPU's figures are of the published settings."""
     counted, expected = counted_flops(setting), flops(setting)
     if counted != expected:
         sys.exit(f"an update makes {counted:,} operations and not the {expected:,} of the formula: correct `flops`")
@@ -128,8 +131,6 @@ def measure(setting: Setting, repeats: int, sweeps: Mapping[str, Sequence[int]])
         bar.set_description("sweeps")
         swept = measure_sweeps(points, {setting: updates}, sweep_repeats, rate, bar.update)
     floor_ms = 1e3 * expected / rate
-    # A GPU's figures, of the same setting: benchmarks/gpu_update.py.
-    gpu: dict[str, Any] | None = None
     return {
         "ratios": ratios(updates, floor_ms),
         "ms": as_milliseconds(updates),
@@ -143,7 +144,7 @@ def measure(setting: Setting, repeats: int, sweeps: Mapping[str, Sequence[int]])
         "repeats": repeats,
         "machine": machine(),
         "sweeps": swept,
-        "gpu": gpu,
+        "gpu": None if gpu is None else gpu_figures(gpu),
     }
 
 
@@ -280,8 +281,14 @@ def _run(options: argparse.Namespace, setting: Setting, sweeps: Mapping[str, Seq
     if options.profile:
         print(update_profile.table(update_profile.profiles(setting)))
         return
-    results = measure(setting, options.repeats, sweeps)
+    on_gpu = options.device != "cpu" and torch.cuda.is_available()
+    results = measure(setting, options.repeats, sweeps, torch.device("cuda") if on_gpu else None)
     print(table(results))
+    print(
+        f"\n{gpu_update.table(results['gpu'])}"
+        if on_gpu
+        else "\nNo GPU was measured: PyTorch sees none, or --device cpu."
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "update.json").write_text(json.dumps(results, indent=2) + "\n")
     if sweeps:

@@ -1,7 +1,7 @@
 """Updates a second on a GPU in every way that training has of making them, beside the floor of the same update.
 
-Each way is the product's own `Updates`, sampling included, on data that lie on the GPU.  Before anything is timed, every
-way is shown to make the same updates as the plain one, to the rounding of its precision.
+Each way is the product's own `Updates`, sampling included, on data that lie on the GPU.  Before a
+way is timed, it is shown to make the same updates as the plain one, to the rounding of its precision.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SMALL_NETWORKS = Setting(width=256, critics=2)
 ROUNDS = 3
 # A round makes updates for about this long.
 ROUND_SECONDS = 1.5
-# How far metrics of the first updates may be from float32's own, by precision: a product's rounding, through ten layers.
+# How far metrics of the first updates may be from plain ones, by precision: a product's rounding, through ten layers.
 TOLERANCES = {"float32": 2e-3, "tf32": 3e-2, "bf16": 2e-1}
 CHECKED_UPDATES = 5
 # Steps of play on the GPU: more than its caches hold.
