@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Until an episode was measured: the longest of the paper's manipulation tasks have 1,000 steps, and simulating a step
-# and thinking about it takes a slow core some 10 ms.
-UNKNOWN_EPISODE_S = 10.0
-# Of N samples each costs a pass through actor and critics, but a batch of 16 takes far less than 16 single ones.
+# Until an episode was measured: the longest of the paper's manipulation tasks have 1,000 steps, and a step with its
+# share of the plan took 2 ms of one core; a slower one is reckoned with.
+UNKNOWN_EPISODE_S = 4.0
+# A batch of 16 samples took twice as long as a single one; more may be asked for.
 BEST_OF_FACTOR = 3.0
 # Episodes differ in length, and training gets in their way: what is measured is the mean, what is planned is more.
 MARGIN = 1.3
