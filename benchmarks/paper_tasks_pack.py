@@ -82,7 +82,7 @@ class Packed:
             (self.resumable, "can be resumed from it"),
             (self.policies, "newest policy in it, but not what to go on from"),
             (self.finished, "finished; policy in it"),
-            (self.without, "no checkpoint in it: it did not fit"),
+            (self.without, "no checkpoint in it, as none fitted"),
         ):
             if names:
                 lines.append(f"  {words}: {', '.join(names)}")

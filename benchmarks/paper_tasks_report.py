@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.paper_tasks_plan import PUBLISHED_UPDATES, Group, Places, Plan, Task
-from benchmarks.paper_tasks_state import newest_steps
+from benchmarks.paper_tasks_state import reached_steps, step_of
 from rql_core.evaluation.curve_pictures import mean_curve
 from rql_core.evaluation.results import read_evaluation
 from rql_core.evaluation.runs import Evaluated, Run
@@ -51,9 +50,8 @@ def read_scores(plan: Plan, places: Places, group: Group, samples: int) -> Score
     """Every evaluation of a group's seeds with so many samples. Raises DatasetError for a file that is damaged."""
     scores: Scores = {}
     for seed in plan.seeds:
-        # What step-00050000.json and step-00050000-best16.json have in common is the step.
         for path in sorted(places.result(group, seed, 0, samples).parent.glob("step-*.json")):
-            step = int(re.split(r"[-.]", path.name)[1])
+            step = step_of(path)
             if path == places.result(group, seed, step, samples):
                 evaluation = read_evaluation(path)
                 episodes = len(evaluation.records)
@@ -114,7 +112,7 @@ def not_done(plan: Plan, places: Places, missing: Mapping[Group, int]) -> list[s
     """A line for each group that has not all updates or evaluations; `missing`: evaluations that are missing."""
     lines = []
     for group in plan.groups:
-        steps = newest_steps(places, group, plan.seeds)
+        steps = reached_steps(places, group, plan.seeds)
         short = {seed: step for seed, step in steps.items() if step < plan.updates}
         if short and not any(short.values()) and len(short) == len(steps):
             lines.append(f"{group.name}: not trained")
@@ -177,10 +175,12 @@ def curves(plan: Plan, places: Places) -> Any:
                 _draw_group(axis, group, scores, *ways[group.way])
                 for samples in plan.best_of:
                     _draw_best(axis, group, table_row(group, samples, read_scores(plan, places, group, samples)), ways)
-        for figures, style, words in ((TASK_MEANS.get(task), "--", "task"), (DOMAIN_MEANS.get(task.domain), ":", "5")):
-            if figures is not None:
-                words = "published, this task" if words == "task" else "published, mean of 5 tasks"
-                axis.axhline(figures, color="0.35", ls=style, lw=1.3, label=words, zorder=1)
+        for published, style, label in (
+            (TASK_MEANS.get(task), "--", "published, this task"),
+            (DOMAIN_MEANS.get(task.domain), ":", "published, mean of 5 tasks"),
+        ):
+            if published is not None:
+                axis.axhline(published, color="0.35", ls=style, lw=1.3, label=label, zorder=1)
         axis.set(title=task.words, xlabel="updates", ylim=(-3, 103))
         axis.set_xlim(left=0)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
@@ -191,10 +191,9 @@ def curves(plan: Plan, places: Places) -> Any:
     known: dict[str, Any] = {}
     for axis in axes:
         known = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True)) | known
-    # One row as long as it fits above the panels.
-    figure.legend(
-        known.values(), known.keys(), loc="outside upper center", ncols=min(len(known), 2 * len(tasks)), frameon=False
-    )
+    # A label takes so many inches of text and of its sign; as many stand side by side as fit.
+    columns = figure.get_figwidth() / (0.7 + 0.085 * max(map(len, known)))
+    figure.legend(known.values(), known.keys(), loc="outside upper center", ncols=max(1, int(columns)), frameon=False)
     return figure
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -64,18 +65,35 @@ def newest_steps(places: Places, group: Group, seeds: Sequence[int]) -> dict[int
     return {seed: each[-1].step if each else 0 for seed, each in saved.items()}
 
 
-def plan_batches(saved: Mapping[int, Sequence[Saved]], plan: Plan) -> tuple[list[Batch], list[int]]:
+def reached_steps(places: Places, group: Group, seeds: Sequence[int]) -> dict[int, int]:
+    """Updates that each seed has made, as a checkpoint or the result of one says, which may be elsewhere; or 0."""
+    steps = newest_steps(places, group, seeds)
+    for seed in seeds:
+        results = [step_of(path) for path in places.result(group, seed, 0, 1).parent.glob("step-*.json")]
+        steps[seed] = max(steps[seed], *results, 0)
+    return steps
+
+
+def step_of(result: Path) -> int:
+    """The updates that a result's name tells: 50,000 of step-00050000.json and of step-00050000-best16.json."""
+    return int(re.split(r"[-.]", result.name)[1])
+
+
+def plan_batches(
+    saved: Mapping[int, Sequence[Saved]], reached: Mapping[int, int], plan: Plan
+) -> tuple[list[Batch], list[int]]:
     """Which seeds are to be trained together, and those that are unfinished but have lost what they could go on from.
 
-    Seeds go on together from the same checkpoint. A kill between the checkpoints of two seeds leaves them one interval
+    What a seed has reached may be more than is saved, where a checkpoint did not fit into an archive. Seeds go on
+    together from the same checkpoint. A kill between the checkpoints of two seeds leaves them one interval
     apart: then those ahead go back by it, as two trainings one after another would take twice as long.
     """
     lost: list[int] = []
     by_step: dict[int, list[int]] = {}
     for seed, checkpoints in saved.items():
-        if checkpoints and checkpoints[-1].step >= plan.updates:
+        if reached[seed] >= plan.updates:
             continue
-        if checkpoints and not checkpoints[-1].resumable:
+        if reached[seed] and not (checkpoints and checkpoints[-1].resumable):
             lost.append(seed)
             continue
         by_step.setdefault(checkpoints[-1].step if checkpoints else 0, []).append(seed)

@@ -36,6 +36,7 @@ from benchmarks.paper_tasks_state import (
     missing_evaluations,
     newest_steps,
     plan_batches,
+    reached_steps,
     remove_evaluated,
     saved_checkpoints,
 )
@@ -167,16 +168,19 @@ class Work:
             if batch is not None and self._is_worth_starting(group, batch):
                 self._start_training(group, batch)
                 return
+            if batch is not None:
+                self._say(f"{group.name}: not begun, a checkpoint and its evaluation do not fit into the time left")
             self._settle(group)
 
     def _next_batch(self, group: Group) -> Batch | None:
         saved = {seed: saved_checkpoints(self._places.run(group, seed)) for seed in self._plan.seeds}
-        batches, lost = plan_batches(saved, self._plan)
+        reached = reached_steps(self._places, group, self._plan.seeds)
+        batches, lost = plan_batches(saved, reached, self._plan)
         if lost and (group, None) not in self._tried:
             self._tried.add((group, None))
             self._remark(
-                f"{group.name}, seed {', '.join(map(str, lost))}: cannot be resumed, the training state was not "
-                "packed; remove the run directory to train it anew"
+                f"{group.name}, seed {', '.join(map(str, lost))}: cannot be resumed, as the training state was "
+                "not packed; to train it anew remove its directories in runs and results"
             )
         # What was tried and ended without a new checkpoint is not tried again; why it ended was said.
         return next((batch for batch in batches if (group, batch) not in self._tried), None)
@@ -263,7 +267,7 @@ class Work:
                 self._remark(f"{domain}: {how}")
         for group in self._plan.groups:
             domain = group.task.domain
-            unfinished = min(newest_steps(self._places, group, self._plan.seeds).values()) < self._plan.updates
+            unfinished = min(reached_steps(self._places, group, self._plan.seeds).values()) < self._plan.updates
             wanted = unfinished and group not in self._settled and domain not in self._no_data and self._left() > 0
             if wanted and not self._places.dataset(domain).exists():
                 arguments = generate_command(self._plan, self._places, domain, self._workers)
@@ -313,6 +317,8 @@ class Work:
             self._bar.update(max(0, played - self._bar.n))
         elif self._all_settled():
             missing = len(self._jobs()) * self._plan.episodes
+            if self._bar is None and missing == 0:
+                return
             if self._bar is None:
                 self._show(progress_bar(total=missing, unit="episode", desc="evaluating"))
             done = self._bar.total - missing + self._evaluator.begun

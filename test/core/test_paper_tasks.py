@@ -30,6 +30,7 @@ from benchmarks.paper_tasks_state import (
     go_back_to,
     missing_evaluations,
     plan_batches,
+    reached_steps,
     remove_evaluated,
     saved_checkpoints,
     write_result,
@@ -204,30 +205,45 @@ def saved(*steps: int, resumable: bool = True) -> list[Saved]:
     return [Saved(Path(f"step-{step}"), step, resumable) for step in steps]
 
 
+def batches(saved: dict[int, list[Saved]], plan: Plan, **reached: int) -> tuple[list[Batch], list[int]]:
+    steps = {seed: each[-1].step if each else 0 for seed, each in saved.items()}
+    return plan_batches(saved, steps | {int(name[1:]): step for name, step in reached.items()}, plan)
+
+
 def test_seeds_without_a_run_are_trained_together_and_finished_ones_are_left_alone() -> None:
     plan = Plan((PAPER,), (0, 1, 2), updates=100, checkpoint_every=20)
-    assert plan_batches({0: [], 1: saved(20, 100), 2: []}, plan) == ([Batch((0, 2), 0)], [])
-    assert plan_batches({0: saved(100), 1: saved(120)}, plan) == ([], [])
+    assert batches({0: [], 1: saved(20, 100), 2: []}, plan) == ([Batch((0, 2), 0)], [])
+    assert batches({0: saved(100), 1: saved(120)}, plan) == ([], [])
 
 
 def test_seeds_that_a_kill_left_one_checkpoint_apart_go_on_together() -> None:
     plan = Plan((PAPER,), (0, 1, 2), updates=100, checkpoint_every=20)
-    assert plan_batches({0: saved(20, 40), 1: saved(20), 2: saved(20, 40)}, plan) == ([Batch((0, 1, 2), 20)], [])
+    assert batches({0: saved(20, 40), 1: saved(20), 2: saved(20, 40)}, plan) == ([Batch((0, 1, 2), 20)], [])
     # Farther apart, or where one has nothing to go back to, each goes on from its own.
-    assert plan_batches({0: saved(20, 60), 1: saved(20)}, plan)[0] == [Batch((0,), 60), Batch((1,), 20)]
-    assert plan_batches({0: saved(40), 1: saved(20)}, plan)[0] == [Batch((0,), 40), Batch((1,), 20)]
-    assert plan_batches({0: saved(20), 1: []}, plan)[0] == [Batch((0,), 20), Batch((1,), 0)]
+    assert batches({0: saved(20, 60), 1: saved(20)}, plan)[0] == [Batch((0,), 60), Batch((1,), 20)]
+    assert batches({0: saved(40), 1: saved(20)}, plan)[0] == [Batch((0,), 40), Batch((1,), 20)]
+    assert batches({0: saved(20), 1: []}, plan)[0] == [Batch((0,), 20), Batch((1,), 0)]
 
 
 def test_seeds_are_trained_at_most_so_many_at_once() -> None:
     plan = Plan((PAPER,), (0, 1, 2), updates=100, at_once=2)
-    assert plan_batches({0: [], 1: [], 2: []}, plan)[0] == [Batch((0, 1), 0), Batch((2,), 0)]
+    assert batches({0: [], 1: [], 2: []}, plan)[0] == [Batch((0, 1), 0), Batch((2,), 0)]
 
 
 def test_a_run_that_lost_its_training_state_is_not_trained_and_said_to_be_lost() -> None:
     plan = Plan((PAPER,), (0, 1), updates=100)
-    assert plan_batches({0: saved(50, resumable=False), 1: []}, plan) == ([Batch((1,), 0)], [0])
-    assert plan_batches({0: saved(100, resumable=False)}, plan) == ([], [])
+    assert batches({0: saved(50, resumable=False), 1: []}, plan) == ([Batch((1,), 0)], [0])
+    assert batches({0: saved(100, resumable=False)}, plan) == ([], [])
+    # Of what was packed without any checkpoint the results tell how far it was.
+    assert batches({0: [], 1: []}, plan, s0=50, s1=100) == ([], [0])
+
+
+def test_what_was_reached_is_told_by_checkpoints_and_results(places: Places) -> None:
+    make_checkpoint(places.run(PAPER, 0), 40)
+    make_result(places, PAPER, 0, 20, 1, 1)
+    make_result(places, PAPER, 1, 60, 1, 1)
+    make_result(places, PAPER, 1, 80, 1, 1, samples=16)
+    assert reached_steps(places, PAPER, (0, 1, 2)) == {0: 40, 1: 80, 2: 0}
 
 
 def test_only_whole_checkpoints_count(places: Places) -> None:

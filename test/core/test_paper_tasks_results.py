@@ -14,7 +14,7 @@ from benchmarks import paper_tasks_pack
 from benchmarks.paper_tasks_pack import pack, unpack
 from benchmarks.paper_tasks_plan import Group, Places, Plan
 from benchmarks.paper_tasks_report import curves, not_done, read_scores, report_text, table_row
-from benchmarks.paper_tasks_state import SETTINGS, plan_batches, saved_checkpoints
+from benchmarks.paper_tasks_state import SETTINGS, plan_batches, reached_steps, saved_checkpoints
 from rql_core.errors import ConfigError, DatasetError
 from rql_core.evaluation.statistics import SeedScore, mean_interval
 from rql_core.training.checkpoint import verify_files
@@ -69,7 +69,7 @@ def test_what_was_packed_goes_on_elsewhere(places: Places, tmp_path: Path, endin
         *("model.safetensors", "config.json", "stats.safetensors")
     }
     saved = {seed: saved_checkpoints(there.run(PAPER, seed)) for seed in PLAN.seeds}
-    batches, lost = plan_batches(saved, PLAN)
+    batches, lost = plan_batches(saved, reached_steps(there, PAPER, PLAN.seeds), PLAN)
     assert [batch.seeds for batch in batches] == [(1,)]
     assert lost == []
     assert not list(there.out.glob(".unpacking*"))
@@ -99,6 +99,18 @@ def test_results_go_before_everything_and_what_nothing_fits_into_is_refused(plac
     with pytest.raises(ConfigError, match="raise --pack-megabytes"):
         pack(PLAN, places, archive, limit=100)
     assert archive.read_bytes() == before
+
+
+def test_a_finished_run_whose_checkpoint_did_not_fit_is_not_trained_again(places: Places, tmp_path: Path) -> None:
+    archive, there = tmp_path / "state.tar.gz", Places(tmp_path / "there", tmp_path / "data")
+    results_alone = pack(Plan((), ()), places, archive).size
+    packed = pack(PLAN, places, archive, limit=results_alone + 10)
+    assert (packed.resumable, packed.policies, packed.finished, len(packed.without)) == ([], [], [], 3)
+    assert unpack(archive, there)
+    saved = {seed: saved_checkpoints(there.run(PAPER, seed)) for seed in PLAN.seeds}
+    reached = reached_steps(there, PAPER, PLAN.seeds)
+    assert reached == {0: 100, 1: 40}
+    assert plan_batches(saved, reached, PLAN) == ([], [1])
 
 
 def test_a_policy_that_was_not_evaluated_goes_before_one_that_was(places: Places, tmp_path: Path) -> None:
