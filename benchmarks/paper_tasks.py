@@ -28,7 +28,7 @@ from benchmarks.paper_tasks_plan import (
     parse_tasks,
 )
 from benchmarks.paper_tasks_report import curves, not_done, report_text
-from benchmarks.paper_tasks_state import check_settings
+from benchmarks.paper_tasks_state import check_settings, publish_evaluations
 from benchmarks.paper_tasks_work import Work
 from rql_core.algorithms import Acting
 from rql_core.errors import ConfigError, RqlError
@@ -168,7 +168,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
 
 def write_report(plan: Plan, places: Places, remarks: Sequence[str]) -> str:
-    """Write table.md and curves.png; return the table's text."""
+    """Write table.md, curves.png and each run's evaluation.json; return the table's text."""
+    publish_evaluations(plan, places)
     text = report_text(plan, places, remarks)
     write_whole(places.out / "table.md", text)
     figure = curves(plan, places)

@@ -149,6 +149,18 @@ def write_result(path: Path, evaluation: Evaluation, seconds_an_episode: float) 
     write_whole(path, json.dumps(content))
 
 
+def publish_evaluations(plan: Plan, places: Places) -> None:
+    """Put each run's last evaluation where `rql compare` looks for it, in RUN/evaluation.json."""
+    for group in plan.groups:
+        for seed in plan.seeds:
+            run, folder = places.run(group, seed), places.result(group, seed, 0, 1).parent
+            # By one sample; the best of several is another way of acting.
+            results = sorted(folder.glob("step-*.json"), key=step_of)
+            results = [path for path in results if path == places.result(group, seed, step_of(path), 1)]
+            if results and run.is_dir():
+                write_whole(run / "evaluation.json", results[-1].read_bytes())
+
+
 def episode_seconds(plan: Plan, places: Places) -> dict[tuple[str, int], float]:
     """Seconds that one process took for an episode when it was last measured, by domain and number of samples."""
     seconds = {}

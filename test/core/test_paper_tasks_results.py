@@ -14,8 +14,9 @@ from benchmarks import paper_tasks_pack
 from benchmarks.paper_tasks_pack import pack, unpack
 from benchmarks.paper_tasks_plan import Group, Places, Plan
 from benchmarks.paper_tasks_report import curves, not_done, read_scores, report_text, table_row
-from benchmarks.paper_tasks_state import SETTINGS, plan_batches, reached_steps, saved_checkpoints
+from benchmarks.paper_tasks_state import SETTINGS, plan_batches, publish_evaluations, reached_steps, saved_checkpoints
 from rql_core.errors import ConfigError, DatasetError
+from rql_core.evaluation.runs import read_run
 from rql_core.evaluation.statistics import SeedScore, mean_interval
 from rql_core.training.checkpoint import verify_files
 from rql_core.training.run_directory import RunDirectory
@@ -239,6 +240,16 @@ def test_the_report_says_what_its_numbers_are_not(places: Places) -> None:
     scene = Plan((Group(SCENE, "paper"),), (0,))
     assert not_done(scene, places, {}) == ["scene-task1-paper: not trained"]
     assert "Nothing was evaluated yet" in report_text(scene, places, [])
+
+
+def test_rql_compare_finds_each_runs_last_evaluation(places: Places) -> None:
+    make_result(places, PAPER, 0, 120, 4, 4, samples=16)
+    make_result(places, CORRECTED, 1, 20, 4, 4)  # its run directory is elsewhere
+    publish_evaluations(PLAN, places)
+    score = read_run(places.run(PAPER, 0)).score()
+    assert score is not None
+    assert (score.rate, score.episodes, score.step) == (0.25, 4, 100)
+    assert not places.run(CORRECTED, 1).exists()
 
 
 def test_the_curves_have_a_panel_a_task_and_a_line_a_form(places: Places) -> None:
