@@ -24,7 +24,7 @@ part correct "$python" -m pytest -q test/core/training/test_cuda.py
 part speed "$python" -m benchmarks.gpu_update --out "$out"
 left=$((minutes - ($(date +%s) - start) / 60))
 if [ "$left" -ge 4 ]; then
-    part tasks "$python" -m benchmarks.paper_tasks --minutes "$left" --out "$out/tasks" --pack "$out/tasks.tar.xz" \
+    part tasks "$python" -m benchmarks.paper_tasks --minutes "$left" --out "$out/tasks" --pack "$out/tasks.tar.gz" \
         --cuda-graphs --precision tf32
 else
     echo "== tasks: left out, $left minutes are left"

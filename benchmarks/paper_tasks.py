@@ -24,13 +24,13 @@ from benchmarks.paper_tasks_plan import (
     Plan,
     make_groups,
     parse_forms,
-    parse_seeds,
     parse_tasks,
 )
 from benchmarks.paper_tasks_report import curves, not_done, report_text
 from benchmarks.paper_tasks_state import check_settings, publish_evaluations
 from benchmarks.paper_tasks_work import Work
 from rql_core.algorithms import Acting
+from rql_core.commands.train import parse_seeds
 from rql_core.errors import ConfigError, RqlError
 from rql_core.evaluation.results import check_episodes
 from rql_core.whole_files import write_whole
@@ -154,7 +154,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     alphas = (options.q_alpha or [None]) if options.q_normalisation else []
     return Plan(
         groups=make_groups(parse_tasks(options.tasks), parse_forms(options.forms), alphas),
-        seeds=parse_seeds(options.seeds),
+        seeds=tuple(parse_seeds(options.seeds)),
         updates=options.updates,
         checkpoint_every=options.checkpoint_every or max(1, options.updates // CHECKPOINTS_A_RUN),
         best_of=best_of,

@@ -7,13 +7,12 @@ import multiprocessing
 import os
 import platform
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from rql_core.workers import end_with_parent, interrupts_ignored
 
 # Training sets the pace, on one core; whatever else runs beside it gives way.
 NICENESS = 10
@@ -36,7 +35,7 @@ class Child:
         self._process = multiprocessing.get_context("spawn").Process(
             target=run_rql, args=(list(arguments), log, gives_way, machines), daemon=False
         )
-        with _interrupts_ignored():
+        with interrupts_ignored():
             self._process.start()
 
     @property
@@ -94,24 +93,3 @@ def describe_machine(on_cpu: bool) -> dict[str, Any]:
         processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
     device = "CPU" if on_cpu or not torch.cuda.is_available() else torch.cuda.get_device_name()
     return {"device": device, "cpu": f"{processor}, {os.cpu_count()} cores", "torch": torch.__version__}
-
-
-def end_with_parent() -> None:
-    """From now on this process ends, whatever it is doing, when its parent is gone without having said so."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -172,17 +172,6 @@ def parse_forms(text: Iterable[str]) -> tuple[str, ...]:
     return forms
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds such as 0-3 or 0,2,5. Raises ConfigError."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if found is None or int(found[2] or found[1]) < int(found[1]):
-            raise ConfigError(f"seeds is {text!r}, expected a range such as 0-3, or a list such as 0,2,5")
-        seeds += range(int(found[1]), int(found[2] or found[1]) + 1)
-    return tuple(dict.fromkeys(seeds))
-
-
 def make_groups(tasks: Sequence[Task], forms: Sequence[str], q_alphas: Sequence[float | None]) -> tuple[Group, ...]:
     """The groups in order: each task in each form, and then the same with Q-normalisation for each of these alphas."""
     plain = [Group(task, form) for task in tasks for form in forms]

@@ -106,7 +106,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, far_end = context.Pipe()
         self.process = context.Process(target=_serve, args=(far_end, make_runner), daemon=True)
-        with _interrupts_ignored():
+        with interrupts_ignored():
             self.process.start()
         far_end.close()  # so that the worker's death closes the pipe
 
@@ -150,7 +150,7 @@ class _RemoteTraceback(Exception):
 
 def _serve(connection: Connection[Any, Any], make_runner: Callable[[], Callable[[Any], Any]]) -> None:
     """What a worker does: take a task, answer (index, result, error, traceback), until the pipe closes."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     runner: Callable[[Any], Any] | None = None
     while True:
         try:
@@ -171,16 +171,20 @@ def _serve(connection: Connection[Any, Any], make_runner: Callable[[], Callable[
             return
 
 
-def _end_with_parent() -> None:
-    """End this process, whatever it is doing, when its parent is gone without having said so."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+def end_with_parent() -> None:
+    """From now on this process ends, whatever it is doing, when its parent is gone without having said so."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def interrupts_ignored() -> Iterator[None]:
     """A process that is started inside never hears Ctrl-C, which the terminal sends to all: its parent ends it."""
     if threading.current_thread() is not threading.main_thread():
         yield

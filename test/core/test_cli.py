@@ -233,6 +233,11 @@ def test_several_seeds_are_trained_at_once_into_a_folder_each(
         assert (manifest.seed, manifest.step) == (seed, 4)
 
 
+def test_seeds_are_a_range_or_a_list() -> None:
+    assert parse_seeds("0-3") == [0, 1, 2, 3]
+    assert parse_seeds("7,0-2") == [7, 0, 1, 2]
+
+
 @pytest.mark.parametrize("text", ["", "x", "3-1", "1,,2", "-1", "1-", "1,1", "0-3,2"])
 def test_seeds_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="seeds is"):

@@ -17,7 +17,6 @@ from benchmarks.paper_tasks_plan import (
     Plan,
     generate_command,
     parse_forms,
-    parse_seeds,
     parse_tasks,
     train_command,
 )
@@ -50,18 +49,6 @@ def planned(*arguments: str) -> Plan:
 
 
 # What is to be done
-
-
-def test_seeds_are_a_range_or_a_list_and_each_is_there_once() -> None:
-    assert parse_seeds("0-3") == (0, 1, 2, 3)
-    assert parse_seeds("0,2,5") == (0, 2, 5)
-    assert parse_seeds("7,0-2,1") == (7, 0, 1, 2)
-
-
-@pytest.mark.parametrize("text", ["", "3-1", "a", "1-", "-1", "0;1"])
-def test_seeds_that_make_no_sense_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="seeds is"):
-        parse_seeds(text)
 
 
 def test_tasks_and_forms_keep_their_order_however_they_are_quoted() -> None:
