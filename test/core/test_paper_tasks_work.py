@@ -19,9 +19,10 @@ from paper_runs import CORRECTED, PAPER, SCENE, make_checkpoint, make_result
 from benchmarks import paper_tasks, paper_tasks_work
 from benchmarks.paper_tasks_budget import Budget, EpisodeSpeeds
 from benchmarks.paper_tasks_child import Child
-from benchmarks.paper_tasks_plan import Group, Places, Plan, parse_seeds
+from benchmarks.paper_tasks_plan import Group, Places, Plan
 from benchmarks.paper_tasks_state import Job, saved_checkpoints
 from benchmarks.paper_tasks_work import Work
+from rql_core.commands.train import parse_seeds
 from rql_core.evaluation.results import read_evaluation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +56,7 @@ class World:
                 option = dict(zip(self.arguments, self.arguments[1:], strict=False))
                 self.option = option
                 if arguments[0] == "train":
-                    seeds = parse_seeds(option.get("--seeds") or option["--seed"])
+                    seeds = tuple(parse_seeds(option.get("--seeds") or option["--seed"]))
                     base = option["--out"].removesuffix(f"-seed{seeds[0]}")
                     self.runs = [Path(f"{base}-seed{seed}") for seed in seeds]
                     self.step = max((each.step for each in saved_checkpoints(self.runs[0])), default=0)
