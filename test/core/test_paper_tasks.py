@@ -288,7 +288,8 @@ def test_training_goes_on_from_the_checkpoint_that_all_seeds_have(places: Places
         make_checkpoint(run, step)
     go_back_to(run, 40)
     go_back_to(run, 20)
-    assert RunDirectory(run).newest_step() == 20
+    directory = RunDirectory(run)
+    assert directory.resume(directory.newest_step()).name == "step-00000020"
     assert [each.step for each in saved_checkpoints(run)] == [20]
 
 
