@@ -50,8 +50,8 @@ format: $(VENV)/.installed-dev ## Put the code into the format that lint wants.
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench-update: $(VENV)/.installed-dev ## Time one training update against plain PyTorch: minutes, on an idle machine.
-	$(VENV)/bin/python -m benchmarks.bench_update
+bench-update: $(VENV)/.installed-dev ## Time one training update against plain PyTorch (PROFILE=1: where the time goes); on an idle machine.
+	$(VENV)/bin/python -m benchmarks.bench_update $(if $(PROFILE),--profile)
 
 clean: ## Remove what was built (not the virtual environment).
 	rm -rf build install log
