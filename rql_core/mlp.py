@@ -67,11 +67,12 @@ def plain(inputs: Tensor, members: Members) -> Tensor:
     if members.weights[0].dim() == 2:
         # A lone one: a matrix product is faster than a batch of one.
         weights, biases, scales, shifts = members.weights, members.biases, members.scales, members.shifts
-        hidden = inputs[0]
+        count, hidden = 1, inputs[0]
     else:
         weights = [weight.flatten(0, -3) if weight.dim() > 3 else weight for weight in members.weights]
         biases, scales, shifts = _rows(members.biases), _rows(members.scales), _rows(members.shifts)
-        hidden = inputs.unsqueeze(1).expand(groups, len(weights[0]) // groups, batch, width).reshape(-1, batch, width)
+        count = len(weights[0])
+        hidden = inputs.unsqueeze(1).expand(groups, count // groups, batch, width).reshape(count, batch, width)
         product = torch.baddbmm
     for layer in range(len(weights) - 1):
         hidden = _gelu(product(biases[layer], hidden, weights[layer]))
@@ -84,7 +85,7 @@ def plain(inputs: Tensor, members: Members) -> Tensor:
             outputs = product(biases[-1], hidden.to(weights[-1].dtype), weights[-1])
     else:
         outputs = product(biases[-1], hidden, weights[-1])
-    return outputs.view(-1, batch, weights[-1].shape[-1])
+    return outputs.view(count, batch, weights[-1].shape[-1])
 
 
 def _rows(vectors: Sequence[Tensor]) -> list[Tensor]:

@@ -13,7 +13,7 @@ import copy
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,19 +36,16 @@ class Perceptrons(nn.Module):
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         self.scales, self.shifts = nn.ParameterList(), nn.ParameterList()
         self._blocks = Blocks()
-        # Kept, because going through lists of parameters takes as long as a small layer.
-        self._members: Members | None = None
 
-    def offer_gradients(self, places: Sequence[Tensor]) -> None:
-        """Let the next backward pass write the gradients of ``parameters()`` there; it need not."""
+    def offer_gradients(self, places: Sequence[Tensor] | None) -> None:
+        """Let the next backward pass write the gradients of ``parameters()`` there; it need not. None: no more."""
         self._blocks.gradient_out = places
 
     def outputs(self, inputs: Tensor, *, constant: bool = False) -> Tensor:
         """Return outputs (N, batch, out) of inputs (groups, batch, in); ``constant``: no gradient to the parameters."""
-        members = self._members
-        if members is None:
-            members = Members(list(self.weights), list(self.biases), list(self.scales), list(self.shifts))
-            self._members = members
+        # Not through the lists, which takes as long as a small layer.
+        lists = (self.weights, self.biases, self.scales, self.shifts)
+        members = Members(*(cast(list[Tensor], list(each._parameters.values())) for each in lists))
         if self._is_blocked(inputs):
             return self._blocks(inputs, members, constant=constant)
         if constant:
@@ -76,7 +73,7 @@ class VelocityNetwork(Perceptrons):
     def forward(self, observations: Tensor, x: Tensor, time: Tensor) -> Tensor:
         """Return velocities (batch, chunk_dim) for observations (batch, obs), x (batch, chunk_dim), time (batch, 1)."""
         inputs = torch.cat((observations, x, time), dim=-1)
-        return self.outputs(inputs.view(-1, *inputs.shape[-2:])).view_as(x)
+        return self.outputs(_in_groups(inputs)).view_as(x)
 
 
 class CriticEnsemble(Perceptrons):
@@ -107,8 +104,13 @@ class CriticEnsemble(Perceptrons):
         computed.
         """
         inputs = torch.cat((observations, x, time), dim=-1)
-        outputs = self.outputs(inputs.view(-1, *inputs.shape[-2:]), constant=constant)
+        outputs = self.outputs(_in_groups(inputs), constant=constant)
         return outputs.view(*inputs.shape[:-2], self.critics, inputs.shape[-2])
+
+
+def _in_groups(inputs: Tensor) -> Tensor:
+    """Return inputs (..., batch, in) as (groups, batch, in); the batch may be empty."""
+    return inputs.view(math.prod(inputs.shape[:-2]), *inputs.shape[-2:])
 
 
 PerceptronsT = TypeVar("PerceptronsT", bound=nn.Module)

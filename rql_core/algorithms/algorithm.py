@@ -130,6 +130,10 @@ class Algorithm(ABC, Generic[ConfigT, DrawsT]):
             self._averages.append((vector.part(name), self._online.part(average.source), average.rate))
         self._optimizer = AdamOptimizer(self._online, self.config.learning_rate)
 
+    def let_capture(self, capturing: bool) -> None:
+        """Let updates be captured in a CUDA graph, or no more."""
+        self._optimizer.let_capture(capturing)
+
     def state_tensors(self) -> list[Tensor]:
         """Return what training goes on from, live: the count of steps, and every parameter and moment in its shape."""
         state = self._optimizer.state()

@@ -52,7 +52,11 @@ class ParameterVector:
         # Tens of megabytes need not be copied where a backward pass writes them where they belong.
         for network, places in self._offers:
             network.offer_gradients(places)
-        gradients = torch.autograd.grad(loss, self.parameters)
+        try:
+            gradients = torch.autograd.grad(loss, self.parameters)
+        finally:
+            for network, _ in self._offers:
+                network.offer_gradients(None)
         strays = [
             (place, gradient)
             for place, gradient in zip(self._gradients, gradients, strict=True)
@@ -71,15 +75,7 @@ class AdamOptimizer:
     def __init__(self, parameters: ParameterVector, learning_rate: float) -> None:
         self._parameters = parameters
         vector = parameters.vector
-        # Capturable: its count of steps stays on the GPU, where a captured update can go on with it.
-        self._adam = torch.optim.Adam(
-            [vector],
-            lr=learning_rate,
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            fused=True,
-            capturable=vector.device.type == "cuda",
-        )
+        self._adam = torch.optim.Adam([vector], lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
         # Written out here rather than on the first step, so that the state exists, with its shapes, from the start.
         self._adam.state[vector] = {
             "step": torch.zeros((), dtype=torch.float32, device=vector.device),
@@ -91,6 +87,11 @@ class AdamOptimizer:
         """Move the vector along a flat gradient."""
         self._parameters.vector.grad = gradient
         self._adam.step()
+
+    def let_capture(self, capturing: bool) -> None:
+        """Let steps be captured in a CUDA graph, or no more; outside of one torch would warn about them."""
+        for group in self._adam.param_groups:
+            group["capturable"] = capturing
 
     def state(self) -> dict[str, Tensor]:
         """Return the live state tensors: ``step``, ``first_moment`` and ``second_moment``."""

@@ -23,6 +23,8 @@ from rql_core.strict_yaml import StrictYamlError, parse_mapping
 # Settings that say how a run was done and kept; what it computes is the same whatever they are.
 BOOKKEEPING = frozenset(
     {
+        "compile",
+        "cuda_graphs",
         "device",
         "log_every",
         "checkpoint_every",
@@ -129,6 +131,9 @@ def read_run(path: Path) -> Run:
     seed = settings.pop("seed", None)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise DatasetError(f"{path / 'train.json'}: seed is {seed!r}, expected a whole number")
+    if settings.get("precision") == "float32":
+        # As in all runs from before this was a setting.
+        del settings["precision"]
     rows = _rows(path / "metrics.jsonl")
     curves: dict[str, tuple[list[int], list[float]]] = {}
     curve: dict[int, Evaluated] = {}

@@ -33,11 +33,16 @@ class CheckpointWriter:
         self._thread = threading.Thread(target=work, name="checkpoint writer")
         self._thread.start()
 
-    def wait(self) -> None:
-        """Return when nothing is under way; raises what the job raised."""
+    def settle(self) -> BaseException | None:
+        """Return, when nothing is under way, what will be raised by the next call that raises."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        return self._error
+
+    def wait(self) -> None:
+        """Return when nothing is under way; raises what the job raised."""
+        self.settle()
         error, self._error = self._error, None
         if error is not None:
             raise error

@@ -190,8 +190,9 @@ class _Group:
         first = self.step + 1
         self.step += count
         for index, run in enumerate(self.runs):
-            run.step = self.step
-            run.pending.add(first, self.updates.names, rows[..., index] if rows.dim() == 3 else rows)
+            if run.failure is None:
+                run.step = self.step
+                run.pending.add(first, self.updates.names, rows[..., index] if rows.dim() == 3 else rows)
         if rows.device.type == "cuda":
             # Once a slice: the bar and the time are of updates that were made, not of those that were asked for.
             torch.cuda.synchronize(rows.device)
@@ -248,8 +249,10 @@ class _Group:
             try:
                 run.pending.check()
             except NotFinite as error:
-                # The message says which checkpoint is kept.
-                self.writer.wait()
+                # The message says which checkpoint is kept. That it could not be written matters less, but that weights
+                # were not finite before this metric was is where it began.
+                if isinstance(self.writer.settle(), TrainingError):
+                    self.writer.wait()
                 self._fail(run, run.name_batch(error, self.sampler, self.shard))
 
     def _fail(self, run: Run, error: RqlError) -> None:

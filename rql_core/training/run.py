@@ -110,7 +110,8 @@ class Run:
                 generator.set_state(state.tensors[f"generator/{name}"])
             self.step = checkpoint.manifest.step
             self.seconds = float(state.values.get("seconds", 0.0))
-            self.pending.load(self.step, tuple(state.values["metric_names"]), state.tensors["pending_metrics"])
+            pending = state.tensors["pending_metrics"].to(self.device)
+            self.pending.load(self.step, tuple(state.values["metric_names"]), pending)
         except (ConfigError, KeyError, RuntimeError, TypeError) as error:
             raise CheckpointError(
                 f"{checkpoint.directory / TRAINING_TENSORS}: does not fit this run on {self.device} ({error})"
@@ -223,19 +224,20 @@ def check_finite(snapshot: Snapshot) -> None:
 
 
 def resume_together(runs: list[Run]) -> None:
-    """Resume runs that are to be trained as one, all from the same step.
+    """Resume runs that are to be trained as one, all from the same step: that of their newest published checkpoint.
 
-    Raises ConfigError where one has gone further than all others can follow.
+    A kill may have come when all had written that, and not all had published it.  Raises ConfigError where one has no
+    checkpoint of that step.
     """
-    newest = {run: run.directory.newest_step() for run in runs}
-    common = set.intersection(*(run.directory.steps() for run in runs))
-    # A kill may have come when all had written their checkpoint, and not all had published it.
-    step = max(common, default=-1)
-    ahead, behind = max(runs, key=newest.__getitem__), min(runs, key=newest.__getitem__)
-    if step < newest[ahead]:
+    published = [run for run in runs if run.directory.has_checkpoint]
+    step = max(run.directory.newest_step() for run in published or runs)
+    for run in runs:
+        if step in run.directory.steps():
+            continue
+        own = run.directory.newest_step()
         raise ConfigError(
-            f"{ahead.directory.path} has made {newest[ahead]} updates and {behind.directory.path} {newest[behind]}: "
-            "runs that train as one go on from the same update; resume those behind with --seed first, or leave one out"
+            f"{run.directory.path} has made {own} updates, and others have made {step}: runs that train as one go on "
+            "from the same update; resume those behind with --seed first, or leave one out"
         )
     for run in runs:
         run.resume(step)

@@ -42,9 +42,14 @@ class RunDirectory:
         self.metrics.unlink(missing_ok=True)
         self.write_config(config)
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a checkpoint was published."""
+        return self.newest.is_symlink()
+
     def newest_step(self) -> int:
         """Return the step of the newest checkpoint; raises where there is none."""
-        if not self.newest.is_symlink():
+        if not self.has_checkpoint:
             raise ConfigError(f"{self.newest}: is missing; there is nothing to resume, start a new run")
         # Resolved, so that moving the link later does not move what was read.
         newest = self.newest.resolve()

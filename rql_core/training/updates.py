@@ -74,21 +74,21 @@ class Updates:
         """Sample from here on from other data."""
         self._sampler = sampler
         every = [generator for each in self._generators for generator in each.named().values()]
-        self._captured = _Captured(self._one, every) if self._captures else None
+        capturable = self._algorithm.let_capture
+        self._captured = _Captured(self._one, every, capturable) if self._captures else None
 
     def make(self, count: int) -> Tensor:
         """Make updates; return their metrics (count, metrics), or (count, metrics, members), without waiting."""
         with computing_in(self._algorithm.device, self._precision):
-            if self._captured is not None:
-                try:
-                    return self._captured.make(count)
-                except _CaptureError as error:
-                    _logger.warning("cuda_graphs: the updates cannot be captured (%s); going on without", error)
-                    self._captured, self._captures = None, False
-                    if error.made is not None:
-                        count -= len(error.made)
-                        return torch.cat([error.made, *([self._each(count)] if count else [])])
-            return self._each(count)
+            if self._captured is None:
+                return self._each(count)
+            rows, failure = self._captured.make(count)
+            if failure is not None:
+                _logger.warning("cuda_graphs: the updates cannot be captured (%s); going on without", failure)
+                self._captured, self._captures = None, False
+                left = count - sum(len(each) for each in rows)
+                rows += [self._each(left)] if left else []
+            return torch.cat(rows)
 
     def _each(self, count: int) -> Tensor:
         return torch.stack([self._one() for _ in range(count)])
@@ -106,27 +106,23 @@ class Updates:
         return torch.stack(list(metrics.values()))
 
 
-class _CaptureError(Exception):
-    """A capture that failed, and the metrics of the updates that were made before it."""
-
-    def __init__(self, message: str, made: Tensor | None) -> None:
-        super().__init__(message)
-        self.made = made
-
-
 class _Captured:
     """Whole updates as CUDA graphs: one of ``UPDATES_A_LAUNCH`` of them, and one of a single update for what is left.
 
     Capturing makes no update; the generators are registered with the graphs, so a launch draws what eager updates do.
     """
 
-    def __init__(self, one: Callable[[], Tensor], generators: Sequence[torch.Generator]) -> None:
+    def __init__(
+        self, one: Callable[[], Tensor], generators: Sequence[torch.Generator], let_capture: Callable[[bool], None]
+    ) -> None:
         self._one = one
         self._generators = generators
+        self._let_capture = let_capture
         self._warm = 0
         self._launches: dict[int, Callable[[], Tensor]] = {}
 
-    def make(self, count: int) -> Tensor:
+    def make(self, count: int) -> tuple[list[Tensor], str | None]:
+        """Make updates; return the metrics of those that were made, and why no more, where a capture failed."""
         rows: list[Tensor] = []
         while self._warm < WARM_UP and len(rows) < count:
             rows.append(self._warm_up().unsqueeze(0))
@@ -138,9 +134,9 @@ class _Captured:
                 try:
                     self._launches[size] = self._capture(size)
                 except RuntimeError as error:
-                    raise _CaptureError(str(error).partition("\n")[0], torch.cat(rows) if rows else None) from error
+                    return rows, str(error).partition("\n")[0]
             rows.extend(self._launches[size]() for _ in range(times))
-        return torch.cat(rows)
+        return rows, None
 
     def _warm_up(self) -> Tensor:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -152,16 +148,24 @@ class _Captured:
 
     def _capture(self, updates: int) -> Callable[[], Tensor]:
         states = [generator.get_state() for generator in self._generators]
+        stream = torch.cuda.current_stream()
         graph = torch.cuda.CUDAGraph()
+        self._let_capture(True)
         try:
             for generator in self._generators:
                 graph.register_generator_state(generator)
             with torch.cuda.graph(graph):
                 rows = torch.stack([self._one() for _ in range(updates)])
         except RuntimeError:
+            # What a broken capture leaves behind: its stream, and generators that believe it is still going on.
+            torch.cuda.set_stream(stream)
             for generator, state in zip(self._generators, states, strict=True):
-                generator.set_state(state)
+                fresh = torch.Generator(generator.device)
+                fresh.set_state(state)
+                generator.graphsafe_set_state(fresh)
             raise
+        finally:
+            self._let_capture(False)
 
         def launch() -> Tensor:
             graph.replay()
@@ -215,6 +219,15 @@ def available_precision(device: torch.device, wanted: Precision) -> Precision:
     return wanted
 
 
+def autocast(device_type: str) -> torch.autocast:
+    """Return a context in which matrix products are computed in bfloat16 and all else in float32.
+
+    Without torch's cache of cast weights, which would last for all the updates of a slice: Adam changes the weights
+    between them in a way that the cache does not see.
+    """
+    return torch.autocast(device_type, torch.bfloat16, cache_enabled=False)
+
+
 @contextlib.contextmanager
 def computing_in(device: torch.device, precision: Precision) -> Iterator[None]:
     """Compute matrix products of float32 tensors like that, and as before afterwards."""
@@ -223,8 +236,7 @@ def computing_in(device: torch.device, precision: Precision) -> Iterator[None]:
     level = {"float32": "highest", "tf32": "high", "bf16": "highest" if device.type == "cuda" else "medium"}[precision]
     torch.set_float32_matmul_precision(level)
     try:
-        on_gpu = precision == "bf16" and device.type == "cuda"
-        with torch.autocast("cuda", torch.bfloat16) if on_gpu else contextlib.nullcontext():
+        with autocast("cuda") if precision == "bf16" and device.type == "cuda" else contextlib.nullcontext():
             yield
     finally:
         torch.set_float32_matmul_precision(before)

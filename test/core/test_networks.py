@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch.nn import functional
 
@@ -79,3 +80,25 @@ def test_a_velocity_depends_on_observation_x_and_time() -> None:
     assert velocity.shape == (7, 4)
     for changed in ((observations + 1, x, time), (observations, x + 1, time), (observations, x, time + 1)):
         assert not torch.allclose(network(*changed), velocity)
+
+
+@pytest.mark.parametrize("critics", [None, 3])
+def test_an_empty_batch_has_empty_outputs(critics: int | None) -> None:
+    generator = torch.Generator()
+    nothing = torch.zeros(0, 3), torch.zeros(0, 4), torch.zeros(0, 1)
+    if critics is None:
+        assert VelocityNetwork(3, 4, (8,), generator)(*nothing).shape == (0, 4)
+    else:
+        assert CriticEnsemble(3, 4, (8,), critics, generator)(*nothing).shape == (critics, 0)
+
+
+@pytest.mark.parametrize("form", ["plain", "blocked"])
+def test_parameters_that_are_replaced_are_seen(form: str) -> None:
+    network = VelocityNetwork(3, 4, (8,), torch.Generator())
+    network.form = form  # type: ignore[assignment]
+    zeros = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+    assert network(*inputs()).any()
+    assert not torch.func.functional_call(network, zeros, inputs()).any()
+    assert network(*inputs()).any()
+    network.load_state_dict(zeros, assign=True)
+    assert not network(*inputs()).any()

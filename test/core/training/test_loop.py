@@ -193,6 +193,27 @@ def test_weights_that_are_not_finite_are_never_written(tmp_path: Path, monkeypat
     assert load_checkpoint(tmp_path / "checkpoint").manifest.step == 10
 
 
+def test_a_checkpoint_that_could_not_be_written_does_not_hide_what_broke_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = RQL.critic_loss
+
+    def broken(self: RQL, *args: Any) -> Any:
+        loss, metrics = honest(self, *args)
+        if self.updates == 6:
+            metrics["critic_loss"] = loss.detach() * float("nan")
+        return loss, metrics
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RQL, "critic_loss", broken)
+    monkeypatch.setattr(checkpoint_module, "_write", full)
+    with pytest.raises(TrainingError, match="update 7: critic_loss is nan"):
+        train(DATA, small_config(), tmp_path)
+    assert (tmp_path / "bad_batch.json").exists()
+
+
 FILE_OPERATIONS = [
     (checkpoint_module, "_write"),
     (checkpoint_module.os, "rename"),

@@ -104,7 +104,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-@pytest.mark.parametrize(("publications", "goes_on_from"), [(3, 10), (4, 10), (5, 10)])
+@pytest.mark.parametrize(("publications", "goes_on_from"), [(1, 5), (2, 5), (3, 5), (4, 10), (5, 10), (6, 10)])
 def test_a_kill_between_two_publications_leaves_a_group_to_go_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publications: int, goes_on_from: int
 ) -> None:
@@ -137,16 +137,31 @@ def test_a_kill_between_two_publications_leaves_a_group_to_go_on_from(
         assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
 
 
+def test_a_group_goes_on_from_where_its_links_point_and_not_from_what_is_newer(tmp_path: Path) -> None:
+    runs = folders(tmp_path)
+    train_seeds(DATA, small_config(keep_last=4), runs)
+    for run in runs.values():
+        (run / "checkpoint").unlink()
+        (run / "checkpoint").symlink_to("checkpoints/step-00000010")
+    train_seeds(DATA, small_config(keep_last=4, updates=11), runs, resume=True)
+    for run in runs.values():
+        steps = sorted(path.name for path in (run / "checkpoints").iterdir())
+        assert steps == ["step-00000005", "step-00000010", "step-00000011"]
+
+
 def test_runs_at_different_updates_are_not_resumed_together(tmp_path: Path) -> None:
     runs = folders(tmp_path)
     train_seeds(DATA, small_config(updates=10), runs)
     train(DATA, small_config(seed=0, keep_last=1), runs[0], resume=True)
-    with pytest.raises(ConfigError, match=r"run-seed0 has made 20 updates and .*run-seed3 10: .* --seed first"):
+    with pytest.raises(ConfigError, match=r"run-seed3 has made 10 updates, and others have made 20: .* --seed first"):
         train_seeds(DATA, small_config(updates=30), runs, resume=True)
+    del runs[0]
     shutil.rmtree(runs[5] / "checkpoints")
     (runs[5] / "checkpoint").unlink()
     with pytest.raises(ConfigError, match="run-seed5/checkpoint: is missing; there is nothing to resume"):
         train_seeds(DATA, small_config(updates=30), runs, resume=True)
+    with pytest.raises(ConfigError, match="nowhere-seed3/checkpoint: is missing; there is nothing to resume"):
+        train_seeds(DATA, small_config(), {3: tmp_path / "nowhere-seed3", 4: tmp_path / "nowhere-seed4"}, resume=True)
 
 
 def test_a_seed_that_breaks_down_stops_and_the_others_come_to_the_end(

@@ -252,3 +252,38 @@ def test_bf16_updates_are_float32_updates_to_bf16s_rounding() -> None:
     found = make_updates(rounded, precision="bf16").make(3)
     assert not torch.equal(found, expected)
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+
+
+def test_bf16_of_a_gpu_sees_the_weights_of_every_update_however_they_are_sliced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The same context as on a GPU, on the CPU, which has it too.
+    monkeypatch.setattr(updates_module, "computing_in", lambda device, precision: updates_module.autocast("cpu"))
+    rows = []
+    for sizes in ([20], [1] * 20):
+        algorithm = make({"algorithm": "rql", "learning_rate": 0.01}, dtype=torch.float32, width=16)
+        updates = make_updates(algorithm)
+        rows.append(torch.cat([updates.make(size) for size in sizes]))
+    assert torch.equal(*rows)
+    exact = make_updates(make({"algorithm": "rql", "learning_rate": 0.01}, dtype=torch.float32, width=16))
+    monkeypatch.undo()
+    expected = exact.make(20)
+    assert not torch.equal(rows[0], expected)
+    torch.testing.assert_close(rows[0], expected, rtol=0.1, atol=0.1)
+
+
+def test_a_loss_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+
+    def backend(graph: Any, example_inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(updates_module.torch, "compile", partial(torch.compile, backend=backend))
+    torch.compiler.reset()
+    updates = make_updates(make(ALGORITHMS[0]), compiled=True)
+    updates.make(1)
+    first = len(compiled)
+    assert first > 0
+    updates.make(5)
+    assert len(compiled) == first
