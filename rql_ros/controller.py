@@ -14,16 +14,17 @@ from rclpy.node import Node
 from rclpy.subscription import Subscription
 from std_srvs.srv import Trigger
 
-from rql_core.contract import ActionChunk, Contract, encode_chunk
+from rql_core.contract import ActionChunk, Contract, check_publishable, encode_chunk
 from rql_core.runtime.runner import PolicyRunner
 from rql_ros.messages import fill, message_class, qos_profile
 from rql_ros.parameters import declare
 
 
 class ChunkPublisher:
-    """Publishes chunks as the contract's action message."""
+    """Publishes chunks as the contract's action message; raises ContractError where that can only be recorded."""
 
     def __init__(self, node: Node, contract: Contract) -> None:
+        check_publishable(contract)
         self._contract = contract
         self._class = message_class(contract.action.type)
         self._publisher = node.create_publisher(self._class, contract.action.topic, qos_profile(contract.action.qos))

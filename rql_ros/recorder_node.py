@@ -45,8 +45,8 @@ class RecorderNode(Node):
             spec.topic: (spec.type, spec.qos) for spec in contract.observation.topics
         }
         self._topics[contract.action.topic] = (contract.action.type, contract.action.qos)
-        if isinstance(boundary, MarkerBoundary):
-            self._topics[boundary.topic] = (boundary.type, boundary.qos)
+        for event in contract.episodes.events:
+            self._topics[event.topic] = (event.type, event.qos)
         self._bag: BagWriter | None = None
         self._messages = 0
         self._episodes = 0

@@ -21,9 +21,11 @@ from rql_core.bags.episodes import Episode, EpisodeCutter
 from rql_core.bags.reader import BagReader, find_bags
 from rql_core.bags.recover import storage_files
 from rql_core.bags.report import BagReport, ConversionReport, DatasetStatistics, TopicReport
+from rql_core.contract.episode_schema import End
 from rql_core.contract.load import parse_contract, read_contract_text
-from rql_core.contract.schema import Contract, MarkerBoundary
-from rql_core.contract.time import NANOSECONDS, stamp_to_ns
+from rql_core.contract.messages import event_stamp
+from rql_core.contract.schema import Contract, Linear, MarkerBoundary
+from rql_core.contract.time import NANOSECONDS
 from rql_core.data.minari_io import DatasetWriter
 from rql_core.errors import BagError, ContractError
 from rql_core.progress import progress_bar
@@ -127,7 +129,7 @@ def _convert_bag(
     first = last = None
     messages = 0
     with BagReader(path) as bag:
-        cutter = EpisodeCutter(contract, _markers(bag, contract, wanted))
+        cutter = EpisodeCutter(contract, *_events(bag, contract, wanted))
         for topic, receive_ns, message in bag.messages(wanted):
             try:
                 cutter.push(topic, message, receive_ns)
@@ -163,31 +165,33 @@ def _convert_bag(
     return report
 
 
-def _markers(bag: BagReader, contract: Contract, wanted: dict[str, str]) -> list[int]:
-    """Times in ns, by the contract's clock, at which the bag's markers start episodes.
+def _events(bag: BagReader, contract: Contract, wanted: dict[str, str]) -> tuple[list[int], list[tuple[int, End]]]:
+    """Times in ns at which the bag's markers start episodes, and those at which resets end them with what that means.
 
     Read before everything else: markers are few, and may have been received long after their stamp. A marker that is
     there twice counts once, and one from before the recording divides nothing.
     """
-    boundary = contract.episodes.boundary
-    if not isinstance(boundary, MarkerBoundary):
-        return []
-    stamps = []
-    for topic, receive_ns, message in bag.messages({boundary.topic: boundary.type, **wanted}, only=boundary.topic):
-        stamp = receive_ns if contract.clock == "receive" else stamp_to_ns(message.stamp)
-        if stamp <= 0:
-            raise BagError(
-                f"{bag.path}: {bag.when(receive_ns)}: {topic}: stamp is {stamp} ns, "
-                "expected the time at which the episode starts; set it where the marker is published"
-            )
-        stamps.append(stamp)
-    return stamps
+    markers: list[int] = []
+    resets: list[tuple[int, End]] = []
+    for event in contract.episodes.events:
+        for _, receive_ns, message in bag.messages({event.topic: event.type, **wanted}, only=event.topic):
+            try:
+                stamp = event_stamp(event, contract, message, receive_ns)
+            except ContractError as error:
+                raise BagError(f"{bag.path}: {bag.when(receive_ns)}: {error}") from None
+            if isinstance(event, MarkerBoundary):
+                markers.append(stamp)
+            else:
+                resets.append((stamp, event.end))
+    return markers, resets
 
 
 def _check_rates(path: Path, contract: Contract, topics: list[TopicReport]) -> None:
     rate = float(contract.rate_fraction)
+    # How far apart the messages of an interpolated topic may be is what its tolerance says.
+    held = {spec.topic for spec in contract.observation.topics if not isinstance(spec.align, Linear)}
     for topic in topics:
-        if topic.topic == contract.action.topic or topic.rate_hz is None or topic.messages_used <= _FEWEST_PERIODS:
+        if topic.topic not in held or topic.rate_hz is None or topic.messages_used <= _FEWEST_PERIODS:
             continue
         if topic.rate_hz < rate / _SLOWEST_PERIODS:
             raise BagError(

@@ -3,8 +3,9 @@
 The observation of a tick comes from the TickAssembler that the live node uses. The action of a tick is what was in
 force at its time; because it answers the observation it may arrive after it, so a tick is decided once the action
 topic has a message stamped after it, or the bag ends. A cut falls where two observations do not belong together: at a
-marker, at a gap, where no action was in force, at success if the contract ends episodes there. A superfluous cut costs
-a step, a missing one would invent a transition that never happened; in doubt there is a cut.
+marker or reset, at a gap, where no action was in force, at a time limit, at success if the contract ends episodes
+there. A superfluous cut costs a step, a missing one would invent a transition that never happened; in doubt there is a
+cut. An end is terminal only where the contract says so of that kind of end, and nothing was missing before it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import numpy.typing as npt
 
 from rql_core.contract.alignment import CLOCK_JUMP_NS, Tick, TickAssembler
 from rql_core.contract.chunk import CommandSchedule, decode_chunk
+from rql_core.contract.episode_schema import BagBoundary, End, MarkerBoundary
 from rql_core.contract.messages import FloatArray
 from rql_core.contract.reward import RewardRule
 from rql_core.contract.schema import Contract
+from rql_core.contract.time import NANOSECONDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +34,8 @@ class Episode:
     """An episode of T steps in physical units.
 
     `observations` (T + 1, observation_dim), `rewards` and `masks` (T,) are float32, `actions` (T, action_dim) float64.
-    `terminal`: it ends because the task was solved. `start_ns`, `end_ns`: times of the first and last observation.
-    `cut`: why it ends there.
+    `terminal`: nothing comes after its end, because the task was solved or the contract says so of such an end; the
+    last mask is 0. `start_ns`, `end_ns`: times of the first and last observation. `cut`: why it ends there.
     """
 
     observations: FloatArray
@@ -49,28 +52,54 @@ class Episode:
         return len(self.actions)
 
 
+@dataclass(frozen=True, order=True)
+class _Event:
+    """A time at which a marker or a reset ends an episode, and what that end means."""
+
+    time_ns: int
+    why: str
+    terminal: bool
+
+
+def _events(contract: Contract, markers: Iterable[int], resets: Iterable[tuple[int, End]]) -> list[_Event]:
+    """All events by time, one a time: where a reset and a marker fall together the reset is what ended the episode."""
+    boundary = contract.episodes.boundary
+    terminal = isinstance(boundary, MarkerBoundary) and boundary.end == "terminal"
+    events = {time: _Event(time, "marker", terminal) for time in markers}
+    for time, end in resets:
+        events[time] = _Event(time, "reset", end == "terminal")
+    return sorted(events.values())
+
+
 class EpisodeCutter:
     """Takes the messages of one bag in the order they were received and gives out episodes.
 
     `markers`: times in ns at which episodes start, all those of the bag: known beforehand, because a marker may arrive
-    after the observations it divides. `counts` says what was left out and why, `cuts` how often each kind of cut was
-    made, `longest_run` the most steps between two cuts. `stamps` holds the times of the used messages of each topic and
-    `ages` how old each observation topic's message was at each tick, both in ns. Not thread-safe.
+    after the observations it divides. `resets`: so for reset events, each with the end that its topic has in the
+    contract. `counts` says what was left out and why, `cuts` how often each kind of cut was made, `longest_run` the
+    most steps between two cuts. `stamps` holds the times of the used messages of each topic and `ages` how old each
+    observation topic's message was at each tick, both in ns. Not thread-safe.
     """
 
-    def __init__(self, contract: Contract, markers: Iterable[int] = ()) -> None:
+    def __init__(self, contract: Contract, markers: Iterable[int] = (), resets: Iterable[tuple[int, End]] = ()) -> None:
         self._contract = contract
         self._action_topic = contract.action.topic
-        self._assembler = TickAssembler(contract)
+        self._events = _events(contract, markers, resets)
+        self._event_times = [event.time_ns for event in self._events]
+        self._assembler = TickAssembler(contract, self._event_times)
         self._schedule = CommandSchedule(contract.action.max_age_ns)
         self._rule = RewardRule(contract)
-        self._markers = sorted(set(markers))
+        self._gap = contract.episodes.gap
+        self._time_limit = contract.episodes.time_limit
+        self._time_limit_steps = contract.time_limit_steps
         self._end_at_success = contract.episodes.at_success == "end"
         self._pending: deque[Tick] = deque()
         self._newest_action_ns: int | None = None
         self._settled_ns: int | None = None
         self._last: Tick | None = None
-        self._last_marker = 0
+        self._last_event = 0
+        self._broken: str | None = None
+        self._seen_ns = 0
         self._solved = False
         self._observations: list[FloatArray] = []
         self._actions: list[npt.NDArray[np.float64]] = []
@@ -98,20 +127,19 @@ class EpisodeCutter:
             return
         assembler = self._assembler
         jumps = assembler.counts["clock_jump"]
-        before = assembler.newest_stamp(topic)
-        assembler.push(topic, message, receive_ns)
-        newest = assembler.newest_stamp(topic)
-        if newest is None or newest == before:
+        stamp = assembler.push(topic, message, receive_ns)
+        if stamp is None:
             return
         if assembler.counts["clock_jump"] != jumps:
             self._start_over("clock jump")
         self._pending.extend(assembler.take())
-        self.stamps[topic].append(newest)
+        self.stamps[topic].append(stamp)
         self._settle()
 
     def finish(self) -> None:
         """The bag has ended: decide what was waiting."""
-        self._start_over("end of bag")
+        boundary = self._contract.episodes.boundary
+        self._start_over("end of bag", terminal=isinstance(boundary, BagBoundary) and boundary.end == "terminal")
 
     def take(self) -> list[Episode]:
         """The episodes completed since the last call."""
@@ -138,11 +166,14 @@ class EpisodeCutter:
         self.stamps[self._action_topic].append(chunk.stamp_ns)
         self._settle()
 
-    def _start_over(self, why: str) -> None:
+    def _start_over(self, why: str, terminal: bool = False) -> None:
         """Decide everything with what is known, and forget the clock."""
         while self._pending:
             self._step(self._pending.popleft())
-        self._cut(why)
+        if self._broken is None:
+            self._cut(why, terminal)
+        else:
+            self._mend(None)
         self._schedule.clear()
         self._newest_action_ns = None
         self._settled_ns = None
@@ -165,17 +196,20 @@ class EpisodeCutter:
         last, self._last = self._last, tick
         if tick.observation is None:
             self._own_counts["gap"] += 1
-            self._boundary(f"no {', '.join(tick.missing)}")
+            self._break(tick)
             return
+        if self._broken is not None:
+            self._mend(tick)
+        self._seen_ns = tick.stamp_ns
         for column, age in zip(self._age_columns, tick.ages_ns, strict=True):
             column.append(age)
-        marker = bisect_right(self._markers, tick.stamp_ns)
+        event = bisect_right(self._event_times, tick.stamp_ns)
         if last is not None and last.observation is not None:
-            if tick.index != last.index + 1:
+            if event != self._last_event:
+                self._boundary_at(self._events[self._last_event])
+            elif tick.index != last.index + 1:
                 self._boundary("gap")
-            elif marker != self._last_marker:
-                self._boundary("marker")
-        self._last_marker = marker
+        self._last_event = event
         action = self._schedule.action_at(tick.stamp_ns)
         if self._solved and action is not None:
             self._own_counts["steps_after_success"] += 1
@@ -187,15 +221,47 @@ class EpisodeCutter:
         if self._end_at_success and len(self._observations) > 1 and self._rule.success(tick.observation):
             self._cut("success", terminal=True)
             self._solved = True
-        elif action is None:
+            return
+        if self._time_limit is not None and len(self._observations) - 1 == self._time_limit_steps:
+            self._boundary("time limit", terminal=self._time_limit.end == "terminal")
+            self._observations, self._start_ns = [tick.observation], tick.stamp_ns
+        if action is None:
             self._own_counts["ticks_without_action"] += 1
             self._boundary("no action in force")
         else:
             self._actions.append(action)
 
-    def _boundary(self, why: str) -> None:
+    def _break(self, tick: Tick) -> None:
+        """The first tick without an observation: the episode ends, now or once it is known how long the gap is."""
+        if self._broken is not None:
+            return
+        event = bisect_right(self._event_times, tick.stamp_ns)
+        following = self._events[self._last_event] if event != self._last_event else None
+        why = f"no {', '.join(tick.missing)}"
+        if self._observations and following is not None and following.terminal:
+            # The event came before anything was missed: the last observation is the one that it ended.
+            self._boundary_at(following)
+        elif self._gap is None:
+            self._boundary(why)
+        else:
+            self._broken = why
+
+    def _mend(self, tick: Tick | None) -> None:
+        """End the episode before a gap, whose length is known with the first observation after it, if there is one."""
+        why, self._broken = self._broken, None
+        assert self._gap is not None
+        assert why is not None
+        if tick is not None and tick.stamp_ns - self._seen_ns >= round(self._gap.seconds * NANOSECONDS):
+            self._boundary("gap", terminal=self._gap.end == "terminal")
+        else:
+            self._boundary(why)
+
+    def _boundary_at(self, event: _Event) -> None:
+        self._boundary(event.why, event.terminal)
+
+    def _boundary(self, why: str, terminal: bool = False) -> None:
         """A cut after which a new episode may begin, also when the last one was solved."""
-        self._cut(why)
+        self._cut(why, terminal)
         self._solved = False
 
     def _cut(self, why: str, terminal: bool = False) -> None:
@@ -213,6 +279,8 @@ class EpisodeCutter:
             return
         stacked = np.stack(observations)
         rewards, masks = self._rule.label(stacked)
+        if terminal:
+            masks[-1] = 0.0
         self._done.append(
             Episode(
                 observations=stacked,

@@ -1,7 +1,7 @@
 """The contract between a robot's topics and the numbers a policy learns from and gives out."""
 
 from rql_core.contract.alignment import Tick, TickAssembler
-from rql_core.contract.chunk import ActionChunk, CommandSchedule, decode_chunk, encode_chunk
+from rql_core.contract.chunk import ActionChunk, CommandSchedule, check_publishable, decode_chunk, encode_chunk
 from rql_core.contract.load import load_contract, parse_contract, read_contract_text
 from rql_core.contract.reward import RewardRule
 from rql_core.contract.scale import ActionScale
@@ -15,6 +15,7 @@ __all__ = [
     "RewardRule",
     "Tick",
     "TickAssembler",
+    "check_publishable",
     "decode_chunk",
     "encode_chunk",
     "load_contract",

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rql_core.contract.action_schema import CHUNK_TYPES
+from rql_core.contract.fields import FieldReader
+from rql_core.contract.messages import message_stamp
 from rql_core.contract.schema import JOINT_TRAJECTORY, Contract
 from rql_core.contract.time import NANOSECONDS, ns_to_stamp, stamp_to_ns, tick_at_or_after, tick_time
 from rql_core.errors import ContractError
@@ -128,8 +132,23 @@ class CommandSchedule:
             self._chunks = self._chunks[self._chunks.index(current) :]
 
 
+def check_publishable(contract: Contract) -> None:
+    """Raise ContractError unless a policy can send the contract's action messages."""
+    action = contract.action
+    if not action.publishable:
+        read = " read by fields" if action.fields and action.type in CHUNK_TYPES else ""
+        raise ContractError(
+            f"{action.topic}: {action.type}{read} can be recorded and learnt from, but not be sent by a policy, which "
+            f"gives out chunks; let the robot take {' or '.join(CHUNK_TYPES)}, record that, and train again"
+        )
+
+
 def encode_chunk(contract: Contract, chunk: ActionChunk) -> dict[str, Any]:
-    """The chunk as the fields of the contract's action message, in plain dicts, lists and numbers."""
+    """The chunk as the fields of the contract's action message, in plain dicts, lists and numbers.
+
+    Raises ContractError where such messages can only be recorded.
+    """
+    check_publishable(contract)
     action = contract.action
     if chunk.actions.shape[1] != contract.action_dim:
         raise ContractError(
@@ -164,13 +183,16 @@ def encode_chunk(contract: Contract, chunk: ActionChunk) -> dict[str, Any]:
 
 
 def decode_chunk(contract: Contract, message: Any, receive_ns: int) -> ActionChunk:
-    """The chunk that an action message says.
+    """The chunk that an action message says; a single command that is held is a chunk of one step.
 
     Raises ContractError that names the topic and the field when joints are missing, times do not increase, or a number
     is not finite. Limits are not checked here: that is the safety filter's work.
     """
     action = contract.action
-    decode = _decode_trajectory if action.type == JOINT_TRAJECTORY else _decode_array
+    if action.fields:
+        decode = _decode_fields
+    else:
+        decode = _decode_trajectory if action.type == JOINT_TRAJECTORY else _decode_array
     chunk = decode(contract, message, receive_ns)
     if not np.isfinite(chunk.actions).all():
         step, feature = np.argwhere(~np.isfinite(chunk.actions))[0]
@@ -190,7 +212,7 @@ def _decode_trajectory(contract: Contract, message: Any, receive_ns: int) -> Act
         )
     order = [names.index(name) for name in action.names]
     # A JointTrajectory with stamp 0 means "now" (trajectory_msgs); so does the receive clock.
-    stamp = stamp_to_ns(message.header.stamp) if contract.clock == "header" else 0
+    stamp = stamp_to_ns(message.header.stamp) if contract.clock_of(action) == "header" else 0
     stamp = stamp or receive_ns
     rows: list[npt.NDArray[np.float64]] = []
     ends: list[int] = []
@@ -202,7 +224,7 @@ def _decode_trajectory(contract: Contract, message: Any, receive_ns: int) -> Act
             )
         rows.append(values[order])
         ends.append(stamp + stamp_to_ns(point.time_from_start))
-    return _chunk(action.topic, stamp, ends, rows)
+    return _chunk(contract, stamp, ends, rows)
 
 
 def _decode_array(contract: Contract, message: Any, receive_ns: int) -> ActionChunk:
@@ -220,11 +242,24 @@ def _decode_array(contract: Contract, message: Any, receive_ns: int) -> ActionCh
     if not ((table[:, 0] >= 0) & (table[:, 0] <= _LAST_SECOND)).all():
         raise ContractError(f"{action.topic}: column 'time' is not between 0 and {_LAST_SECOND:.0f} s since the epoch")
     starts = [_snap(contract, round(float(value) * NANOSECONDS)) for value in table[:, 0]]
-    if contract.clock == "receive" and starts:
+    if contract.clock_of(action) == "receive" and starts:
         starts = [start - starts[0] + receive_ns for start in starts]
     # The last row has no successor to end it: it lasts until the next tick, or one period where it began off the grid.
     ends = [*starts[1:], _one_period_after(contract, starts[-1])] if starts else []
-    return _chunk(action.topic, starts[0] if starts else 0, ends, list(table[:, 1:]))
+    return _chunk(contract, starts[0] if starts else 0, ends, list(table[:, 1:]))
+
+
+def _decode_fields(contract: Contract, message: Any, receive_ns: int) -> ActionChunk:
+    action = contract.action
+    stamp = message_stamp(action.topic, action.type, contract.clock_of(action), message, receive_ns)
+    values = _field_reader(action.topic, action.type, action.fields).read(message)
+    return _chunk(contract, stamp, [stamp], [values])
+
+
+@lru_cache(maxsize=16)
+def _field_reader(topic: str, kind: str, fields: tuple[str, ...]) -> FieldReader:
+    """Kept, because it knows where the joints stood in the message before."""
+    return FieldReader(topic, kind, fields)
 
 
 def _snap(contract: Contract, time_ns: int) -> int:
@@ -241,9 +276,13 @@ def _one_period_after(contract: Contract, time_ns: int) -> int:
     return tick_time(index + 1, contract.rate_fraction) if on_grid else time_ns + contract.period_ns
 
 
-def _chunk(topic: str, stamp: int, ends: Sequence[int], rows: Sequence[npt.NDArray[np.float64]]) -> ActionChunk:
+def _chunk(contract: Contract, stamp: int, ends: Sequence[int], rows: Sequence[npt.NDArray[np.float64]]) -> ActionChunk:
+    topic = contract.action.topic
     if not rows:
         raise ContractError(f"{topic}: the message has no steps, expected at least one")
+    if contract.action.resolve == "hold" and len(rows) == 1:
+        # Over at once, and then in force for max_age more, which is what CommandSchedule does with a last step.
+        ends = [stamp + 1]
     try:
         return ActionChunk(stamp, np.array(ends, dtype=np.int64), np.stack(rows))
     except ContractError as error:

@@ -7,124 +7,127 @@ the simulator makes. The live node and the converter therefore cannot read the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rql_core.contract.schema import JOINT_STATE, Contract, ObservationTopic
+from rql_core.contract.episode_schema import MarkerBoundary, ResetCut
+from rql_core.contract.fields import FieldReader, Numbers
+from rql_core.contract.rotations import unit
+from rql_core.contract.schema import Contract, ObservationTopic
+from rql_core.contract.strict_model import Clock
 from rql_core.contract.time import stamp_to_ns
 from rql_core.errors import ContractError
 
 FloatArray = npt.NDArray[np.float32]
 
+_LARGEST = float(np.finfo(np.float32).max)
 
-class TopicReader:
-    """Reads the numbers of one observation topic out of its messages; caches where each joint's name stands."""
 
-    def __init__(self, spec: ObservationTopic, clock: str) -> None:
-        self.spec = spec
-        self.names = tuple(f"{feature.name}.{field}" for feature in spec.features for field in feature.fields)
-        self._clock = clock
-        fields = [field for feature in spec.features for field in feature.fields]
-        self._read: Callable[[Any], npt.NDArray[np.float64]]
-        if spec.type == JOINT_STATE:
-            self._joints = [(group, joint) for group, _, joint in (field.partition(".") for field in fields)]
-            self._layout: tuple[str, ...] | None = None
-            self._index: list[tuple[str, npt.NDArray[np.intp], npt.NDArray[np.intp]]] = []
-            self._read = self._read_joints
-        else:
-            self._paths = [_compile_path(field) for field in fields]
-            self._read = self._read_paths
+def message_stamp(topic: str, kind: str, clock: Clock, message: Any, receive_ns: int) -> int:
+    """Time in ns of a message by a clock; raises ContractError when the clock is the header's and that is unset."""
+    if clock == "receive":
+        return receive_ns
+    try:
+        stamp = stamp_to_ns(message.header.stamp)
+    except AttributeError:
+        raise ContractError(
+            f"{topic}: {kind} has no header, which clock 'header' needs; use clock 'receive', "
+            "or the stamped form of the type"
+        ) from None
+    if stamp <= 0:
+        raise ContractError(
+            f"{topic}: header.stamp is {stamp} ns, expected the time of measurement; "
+            "set it in the driver or use clock 'receive' in the contract"
+        )
+    return stamp
 
-    def stamp(self, message: Any, receive_ns: int) -> int:
-        """Time of the message in ns by the contract's clock; raises ContractError when the header is unset."""
-        if self._clock == "receive":
-            return receive_ns
-        try:
-            stamp = stamp_to_ns(message.header.stamp)
-        except AttributeError:
-            raise ContractError(
-                f"{self.spec.topic}: {self.spec.type} has no header, which clock 'header' needs; use clock 'receive', "
-                "or the stamped form of the type"
-            ) from None
+
+def event_stamp(event: MarkerBoundary | ResetCut, contract: Contract, message: Any, receive_ns: int) -> int:
+    """Time in ns at which a marker or a reset cuts; raises ContractError when its stamp is unset."""
+    clock = event.clock if isinstance(event, ResetCut) else contract.clock
+    if clock == "header" and event.type == "std_msgs/msg/Header":
+        stamp = stamp_to_ns(message.stamp)
         if stamp <= 0:
             raise ContractError(
-                f"{self.spec.topic}: header.stamp is {stamp} ns, expected the time of measurement; "
-                "set it in the driver or use clock 'receive' in the contract"
+                f"{event.topic}: stamp is {stamp} ns, expected the time at which the episode starts; "
+                "set it where the marker is published"
             )
         return stamp
+    return message_stamp(event.topic, event.type, clock, message, receive_ns)
 
-    def read(self, message: Any) -> FloatArray:
-        """The topic's part of the observation vector, float32, in physical units.
+
+class TopicReader:
+    """Reads the numbers of one observation topic out of its messages, as they are before alignment.
+
+    A topic's numbers are those of its features in their order, scaled; a rotation is a unit quaternion. `rotations`
+    says where the quaternions begin, `parts` how the numbers are divided among streams that are aligned by themselves:
+    all are one part, unless the joints come in several messages.
+    """
+
+    def __init__(self, spec: ObservationTopic, clock: Clock) -> None:
+        self.spec = spec
+        self.partial = spec.joints == "partial"
+        self.names = tuple(f"{feature.name}.{number}" for feature in spec.features for number in feature.numbers)
+        self._clock: Clock = clock
+        numbers = [number for feature in spec.features for number in feature.numbers]
+        self._fields = FieldReader(spec.topic, spec.type, numbers, self.names)
+        scales: list[float] = []
+        rotations: list[int] = []
+        for feature in spec.features:
+            size = len(feature.numbers)
+            if feature.rotation is not None:
+                rotations.append(len(scales))
+            given = 1.0 if feature.scale is None else feature.scale
+            scales.extend(map(float, given if isinstance(given, list) else [given] * size))
+        self.rotations = tuple(rotations)
+        self.parts = [slice(i, i + 1) for i in range(len(numbers))] if self.partial else [slice(0, len(numbers))]
+        self._scales = np.array(scales) if any(scale != 1.0 for scale in scales) else None
+
+    def stamp(self, message: Any, receive_ns: int) -> int:
+        """Time of the message in ns by the topic's clock; raises ContractError when the header is unset."""
+        return message_stamp(self.spec.topic, self.spec.type, self._clock, message, receive_ns)
+
+    def read(self, message: Any) -> Numbers:
+        """The topic's numbers, float64.
 
         Raises ContractError when a joint is missing or doubled, an array is short, or a number is not finite.
         """
-        values = self._read(message).astype(np.float32)
-        if not np.isfinite(values).all():
-            bad = int(np.flatnonzero(~np.isfinite(values))[0])
+        values = self._fields.read(message)
+        if self._scales is not None:
+            values *= self._scales
+        if not _all_finite(values):
+            bad = next(i for i in range(len(values)) if not _all_finite(values[i : i + 1]))
             raise ContractError(f"{self.spec.topic}: {self.names[bad]} is {values[bad]}, expected a finite number")
+        for start in self.rotations:
+            try:
+                values[start : start + 4] = unit(values[start : start + 4].tolist())
+            except ValueError as error:
+                raise ContractError(f"{self.spec.topic}: {self.names[start]}: {error}") from None
         return values
 
-    def _read_joints(self, message: Any) -> npt.NDArray[np.float64]:
-        layout = tuple(message.name)
-        if layout != self._layout:
-            self._index = self._locate(layout)
-            self._layout = layout
-        values = np.empty(len(self.names))
-        for group, into, source in self._index:
-            data = np.asarray(getattr(message, group), dtype=np.float64)
-            if len(data) != len(layout):
-                raise ContractError(
-                    f"{self.spec.topic}: {group} has {len(data)} values for {len(layout)} joint names, expected as many"
-                )
-            values[into] = data[source]
-        return values
+    def read_parts(self, message: Any) -> list[tuple[int, Numbers]]:
+        """(index into `parts`, its numbers) for the parts that this message has.
 
-    def _locate(self, layout: tuple[str, ...]) -> list[tuple[str, npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-        """For each array of a JointState: positions in our vector, and where in the message they come from."""
-        for _, joint in self._joints:
-            count = layout.count(joint)
-            if count != 1:
-                raise ContractError(
-                    f"{self.spec.topic}: joint {joint!r} is there {count} times, expected once; "
-                    f"the message names {', '.join(layout) or 'no joint'}"
-                )
-        located = []
-        for group in ("position", "velocity", "effort"):
-            into = [i for i, (of, _) in enumerate(self._joints) if of == group]
-            if into:
-                source = [layout.index(self._joints[i][1]) for i in into]
-                located.append((group, np.array(into, dtype=np.intp), np.array(source, dtype=np.intp)))
-        return located
-
-    def _read_paths(self, message: Any) -> npt.NDArray[np.float64]:
-        try:
-            return np.array([path(message) for path in self._paths], dtype=np.float64)
-        except (AttributeError, IndexError, TypeError, ValueError) as error:
-            raise ContractError(
-                f"{self.spec.topic}: cannot read {', '.join(self.names)} from {self.spec.type}: {error}"
-            ) from None
+        Raises ContractError as `read` does, but not for joints that are missing.
+        """
+        if not self.partial:
+            return [(0, self.read(message))]
+        found = []
+        for at, value in self._fields.read_present(message):
+            scaled = np.array([value if self._scales is None else value * self._scales[at]])
+            if not _all_finite(scaled):
+                raise ContractError(f"{self.spec.topic}: {self.names[at]} is {value}, expected a finite number")
+            found.append((at, scaled))
+        return found
 
 
-def _compile_path(path: str) -> Callable[[Any], float]:
-    """A getter for `pose.position.x` or `data[3]`; only attributes and whole-number indices, nothing is evaluated."""
-    steps: list[tuple[str, int | None]] = []
-    for part in path.split("."):
-        name, _, index = part.partition("[")
-        steps.append((name, int(index[:-1]) if index else None))
-
-    def get(message: Any) -> float:
-        for name, index in steps:
-            message = getattr(message, name)
-            if index is not None:
-                message = message[index]
-        return float(message)
-
-    return get
+def _all_finite(values: Numbers) -> bool:
+    """Whether all are finite as float32, which observations are."""
+    return bool(np.abs(values).max() <= _LARGEST)
 
 
 def topic_readers(contract: Contract) -> dict[str, TopicReader]:
     """One reader a topic, in the order of the observation vector."""
-    return {spec.topic: TopicReader(spec, contract.clock) for spec in contract.observation.topics}
+    return {spec.topic: TopicReader(spec, contract.clock_of(spec)) for spec in contract.observation.topics}

@@ -13,7 +13,7 @@ class RewardRule:
 
     def __init__(self, contract: Contract) -> None:
         self._reward = contract.reward
-        self._slice = contract.feature_slice(contract.reward.success.feature)
+        self._slice = contract.present_slice(contract.reward.success.feature)
         self._target = np.array(contract.reward.success.target, dtype=np.float64)
 
     def success(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

@@ -7,190 +7,50 @@ so that training and deployment cannot disagree. Unknown keys are refused: a mis
 
 from __future__ import annotations
 
-import math
-import re
 from fractions import Fraction
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from rql_core.contract.action_schema import Action, ActionFeature
+from rql_core.contract.episode_schema import BagBoundary, Episodes, MarkerBoundary, ResetCut
+from rql_core.contract.observation_schema import Feature, Hold, Linear, Nearest, Observation, ObservationTopic
+from rql_core.contract.strict_model import (
+    IMAGE_TYPES,
+    JOINT_STATE,
+    JOINT_TRAJECTORY,
+    UNSTAMPED_PACKAGES,
+    Clock,
+    Name,
+    Number,
+    Qos,
+)
+from rql_core.contract.strict_model import Strict as _Strict
+from rql_core.contract.strict_model import finite as _finite
 from rql_core.contract.time import NANOSECONDS
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
-Topic = Annotated[str, Field(pattern=r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$", max_length=255)]
-MessageType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*/msg/[A-Z][A-Za-z0-9]*$")]
-Number = StrictFloat | StrictInt
-
-IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-JOINT_STATE = "sensor_msgs/msg/JointState"
-JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
-
-# Packages whose messages have no header: refused at once where the header clock needs one. Other types without a header
-# are refused when their first message comes.
-UNSTAMPED_PACKAGES = ("std_msgs",)
-
-_ATTRIBUTE = re.compile(r"^[a-z][a-z0-9_]*(\[\d+\])?(\.[a-z][a-z0-9_]*(\[\d+\])?)*$")
-_JOINT_FIELD = re.compile(r"^(position|velocity|effort)\.(.+)$")
-
-
-def _finite(value: float, what: str) -> float:
-    if not math.isfinite(value):
-        raise ValueError(f"{what} is {value}, expected a finite number")
-    return float(value)
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Qos(_Strict):
-    """Quality of service of a subscription or publisher, in the words of rmw."""
-
-    reliability: Literal["reliable", "best_effort"] = "reliable"
-    durability: Literal["volatile", "transient_local"] = "volatile"
-    depth: int = Field(default=1000, ge=1, le=100_000)
-    # 1000: two seconds of a 500 Hz stream; a reader that falls behind must not lose training data.
-
-
-class Hold(_Strict):
-    """Alignment: a tick takes the newest message at or before it."""
-
-    method: Literal["hold"]
-    max_age: float = Field(gt=0, le=60, allow_inf_nan=False, description="s; older than this counts as missing")
-
-    @property
-    def max_age_ns(self) -> int:
-        return round(self.max_age * NANOSECONDS)
-
-
-class Feature(_Strict):
-    """A named block of the observation vector: numbers taken from one message, in this order."""
-
-    name: Name
-    fields: list[str] = Field(min_length=1, max_length=512)
-    unit: str = Field(min_length=1, max_length=32)
-
-    @field_validator("fields")
-    @classmethod
-    def _no_duplicates(cls, fields: list[str]) -> list[str]:
-        for field in fields:
-            if fields.count(field) > 1:
-                raise ValueError(f"field {field!r} is listed {fields.count(field)} times, expected once")
-        return fields
-
-
-class ObservationTopic(_Strict):
-    """A topic that observation features come from."""
-
-    topic: Topic
-    type: MessageType
-    align: Hold
-    qos: Qos = Qos()
-    features: list[Feature] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _fields_fit_type(self) -> ObservationTopic:
-        if self.type in IMAGE_TYPES:
-            raise ValueError(f"{self.topic}: images ({self.type}) cannot be features; use numeric fields")
-        pattern, example = (
-            (_JOINT_FIELD, "position.elbow_joint") if self.type == JOINT_STATE else (_ATTRIBUTE, "pose.position.x")
-        )
-        for feature in self.features:
-            for field in feature.fields:
-                if not pattern.match(field):
-                    raise ValueError(
-                        f"{self.topic}: feature {feature.name!r} has field {field!r}, "
-                        f"expected a path into {self.type} such as {example!r}"
-                    )
-        return self
-
-    @property
-    def dimension(self) -> int:
-        return sum(len(feature.fields) for feature in self.features)
-
-
-class Observation(_Strict):
-    """The observation vector: the features of all topics, in the order of the file."""
-
-    topics: list[ObservationTopic] = Field(min_length=1)
-    max_wait: float = Field(
-        gt=0,
-        le=10,
-        allow_inf_nan=False,
-        description="s; how long after a tick a running node waits for messages that belong to it",
-    )
-
-    @property
-    def max_wait_ns(self) -> int:
-        return round(self.max_wait * NANOSECONDS)
-
-
-class ActionFeature(_Strict):
-    """One number of the action vector with its physical limits; [lower, upper] is what normalises it to [-1, 1]."""
-
-    name: str = Field(min_length=1, max_length=128)
-    lower: Number
-    upper: Number
-
-    @model_validator(mode="after")
-    def _limits_are_sound(self) -> ActionFeature:
-        lower, upper = _finite(self.lower, f"{self.name}.lower"), _finite(self.upper, f"{self.name}.upper")
-        if not lower < upper:
-            raise ValueError(f"action {self.name!r} has limits [{lower}, {upper}], expected lower < upper")
-        return self
-
-
-class Action(_Strict):
-    """The action vector and how it goes out.
-
-    A chunk is stamped with the time of the observation it answers. Step j is in force until `stamp + (j + 1) * period`;
-    in a JointTrajectory that is the point's time_from_start, and in a Float64MultiArray column "time" holds the time
-    at which the row's step begins.
-    """
-
-    topic: Topic
-    type: Literal["trajectory_msgs/msg/JointTrajectory", "std_msgs/msg/Float64MultiArray"]
-    command: Literal["positions", "velocities", "accelerations", "effort"]
-    unit: str = Field(min_length=1, max_length=32)
-    features: list[ActionFeature] = Field(min_length=1, max_length=128)
-    hold: Literal["zero", "last"] = Field(description="the safe command: last for positions, zero for everything else")
-    max_age: float = Field(
-        default=0.0,
-        ge=0,
-        le=60,
-        allow_inf_nan=False,
-        description="s; a chunk's last step stays in force this much longer",
-    )
-    qos: Qos = Qos()
-
-    @model_validator(mode="after")
-    def _names_once(self) -> Action:
-        names = [feature.name for feature in self.features]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"action {name!r} is listed {names.count(name)} times, expected once")
-        safe = "last" if self.command == "positions" else "zero"
-        if self.hold != safe:
-            raise ValueError(
-                f"hold is {self.hold!r} with command {self.command!r}, which would go on moving; expected {safe!r}"
-            )
-        if self.hold == "zero":
-            for feature in self.features:
-                if not feature.lower <= 0 <= feature.upper:
-                    raise ValueError(
-                        f"hold is 'zero' but action {feature.name!r} has limits "
-                        f"[{feature.lower}, {feature.upper}], which leave zero out"
-                    )
-        return self
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(feature.name for feature in self.features)
-
-    @property
-    def max_age_ns(self) -> int:
-        return round(self.max_age * NANOSECONDS)
+__all__ = [
+    "IMAGE_TYPES",
+    "JOINT_STATE",
+    "JOINT_TRAJECTORY",
+    "Action",
+    "ActionFeature",
+    "BagBoundary",
+    "Contract",
+    "Episodes",
+    "Feature",
+    "Hold",
+    "Linear",
+    "MarkerBoundary",
+    "Nearest",
+    "Observation",
+    "ObservationTopic",
+    "Qos",
+    "ResetCut",
+    "Reward",
+    "Within",
+]
 
 
 class Within(_Strict):
@@ -215,31 +75,6 @@ class Reward(_Strict):
     otherwise: float = Field(allow_inf_nan=False)
 
 
-class MarkerBoundary(_Strict):
-    """A message on this topic starts an episode at its stamp."""
-
-    by: Literal["marker"]
-    topic: Topic
-    type: Literal["std_msgs/msg/Header"]
-    qos: Qos = Qos(durability="transient_local", depth=1)
-
-
-class BagBoundary(_Strict):
-    """A bag is one episode."""
-
-    by: Literal["bag"]
-
-
-class Episodes(_Strict):
-    """How recorded time is cut into episodes, and what the end of one means."""
-
-    boundary: Annotated[MarkerBoundary | BagBoundary, Field(discriminator="by")]
-    min_steps: int = Field(ge=1, description="shorter episodes are left out and reported")
-    at_success: Literal["continue", "end"] = Field(
-        description="'continue': recording goes on after the task is solved (mask 0 there); 'end': cut, terminal"
-    )
-
-
 class Contract(_Strict):
     """One robot, one task: what is observed, what is commanded, how well it went."""
 
@@ -247,7 +82,7 @@ class Contract(_Strict):
     name: Name
     description: str = Field(min_length=1, max_length=2000)
     rate: float = Field(gt=0, le=1000, allow_inf_nan=False, description="Hz; control steps a second")
-    clock: Literal["header", "receive"] = Field(description="which time of a message counts")
+    clock: Clock = Field(description="which time of a message counts, where a topic does not say otherwise")
     observation: Observation
     action: Action
     reward: Reward
@@ -265,21 +100,39 @@ class Contract(_Strict):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"feature {name!r} is listed {names.count(name)} times, expected once")
-        if self.clock == "header":
-            for spec in self.observation.topics:
-                if spec.type.split("/")[0] in UNSTAMPED_PACKAGES:
-                    raise ValueError(
-                        f"{spec.topic}: {spec.type} has no header, which clock 'header' needs; use clock 'receive'"
-                    )
+        for spec in self.observation.topics:
+            if self.clock_of(spec) == "header" and spec.type.split("/")[0] in UNSTAMPED_PACKAGES:
+                raise ValueError(
+                    f"{spec.topic}: {spec.type} has no header, which clock 'header' needs; use clock 'receive'"
+                )
+        self.action.check_clock(self.clock_of(self.action))
         success = self.reward.success
         if success.feature not in names:
             raise ValueError(f"reward.success.feature {success.feature!r} is no feature; there are {', '.join(names)}")
-        size = len(self.features[names.index(success.feature)].fields)
+        size = len(self.features[names.index(success.feature)].present)
         if len(success.target) != size:
             raise ValueError(
                 f"reward.success.target has {len(success.target)} values, expected {size} (feature {success.feature!r})"
             )
         return self
+
+    @model_validator(mode="after")
+    def _cuts_fit(self) -> Contract:
+        used = [self.action.topic, *(topic.topic for topic in self.observation.topics)]
+        for cut in self.episodes.cuts:
+            if isinstance(cut, ResetCut) and cut.topic in used:
+                raise ValueError(f"topic {cut.topic!r} cuts episodes, and is an observation or the action as well")
+        limit = self.time_limit_steps
+        if limit is not None and limit < self.episodes.min_steps:
+            raise ValueError(
+                f"the time limit is {limit} steps, but min_steps is {self.episodes.min_steps}: every episode would be "
+                "too short; raise the limit or lower min_steps"
+            )
+        return self
+
+    def clock_of(self, spec: ObservationTopic | Action) -> Clock:
+        """Which time of the messages of a topic counts."""
+        return spec.clock or self.clock
 
     @cached_property
     def features(self) -> tuple[Feature, ...]:
@@ -288,25 +141,43 @@ class Contract(_Strict):
 
     @cached_property
     def observation_dim(self) -> int:
-        return sum(len(feature.fields) for feature in self.features)
+        return sum(feature.dimension for feature in self.features)
 
     @cached_property
     def observation_names(self) -> tuple[str, ...]:
         """One name a number of the observation vector, `feature.field`."""
-        return tuple(f"{feature.name}.{field}" for feature in self.features for field in feature.fields)
+        return tuple(name for feature in self.features for name in feature.names)
 
     @property
     def action_dim(self) -> int:
         return len(self.action.features)
 
     def feature_slice(self, name: str) -> slice:
-        """Where feature `name` lies in the observation vector."""
+        """Where feature `name` lies in the observation vector, all ticks of its history."""
         start = 0
         for feature in self.features:
             if feature.name == name:
-                return slice(start, start + len(feature.fields))
-            start += len(feature.fields)
+                return slice(start, start + feature.dimension)
+            start += feature.dimension
         raise KeyError(name)
+
+    def present_slice(self, name: str) -> slice:
+        """Where the present tick of feature `name` lies in the observation vector."""
+        whole = self.feature_slice(name)
+        present = next(len(feature.present) for feature in self.features if feature.name == name)
+        return slice(whole.stop - present, whole.stop)
+
+    @cached_property
+    def past_ticks(self) -> int:
+        """How many ticks before the present one an observation needs: those of differences and histories."""
+        return max(feature.past_ticks for feature in self.features)
+
+    @cached_property
+    def time_limit_steps(self) -> int | None:
+        """Steps after which a time limit ends an episode; None without one."""
+        limit = self.episodes.time_limit
+        # Decimal seconds times the rate, without what binary fractions add: 0.3 s at 20 Hz are 6 steps.
+        return None if limit is None else int(Fraction(str(limit.seconds)) * self.rate_fraction)
 
     @cached_property
     def rate_fraction(self) -> Fraction:

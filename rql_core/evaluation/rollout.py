@@ -58,7 +58,7 @@ class Rollout:
         self._session = session
         self._runner = PolicyRunner(session.contract, actor, replan_every)
         self._on_frame = on_frame
-        self._slice = session.contract.feature_slice(feature) if feature else None
+        self._slice = session.contract.present_slice(feature) if feature else None
         self._watcher = TickAssembler(session.contract)
         world = set(frame_messages(session.begin(seed=0)))
         topics = [spec.topic for spec in session.contract.observation.topics]

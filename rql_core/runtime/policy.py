@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from rql_core.algorithms import Acting
-from rql_core.contract import ActionScale, Contract, parse_contract
+from rql_core.contract import ActionScale, Contract, check_publishable, parse_contract
 from rql_core.errors import CheckpointError, ContractError
 from rql_core.training.checkpoint import CONTRACT, load_checkpoint
 from rql_core.training.policy import Policy
@@ -60,6 +60,7 @@ class DeployedPolicy:
             )
         try:
             contract = parse_contract(checkpoint.contract_text, str(directory / CONTRACT))
+            check_publishable(contract)
         except ContractError as error:
             raise CheckpointError(str(error)) from None
         for name, found, expected in (
@@ -123,6 +124,9 @@ def _meaning(contract: Contract) -> object:
         return [strip(item) for item in value] if isinstance(value, list) else value
 
     fields = contract.model_dump(mode="json", exclude={"name", "description", "reward", "episodes"})
+    fields["action"]["clock"] = contract.clock_of(contract.action)
+    for topic, spec in zip(fields["observation"]["topics"], contract.observation.topics, strict=True):
+        topic["clock"] = contract.clock_of(spec)
     # Features and joints are known by their names, which are not to be ignored as the contract's own name is.
     fields["observation_order"] = [list(item) for item in zip(contract.observation_names, strict=True)]
     fields["action_order"] = list(contract.action.names)

@@ -74,6 +74,11 @@ class Session:
             raise SimulationError(
                 f"contract {contract.name!r} commands {contract.action.command}, but the world takes velocities"
             )
+        if contract.past_ticks > 0:
+            raise SimulationError(
+                f"contract {contract.name!r} needs {contract.past_ticks + 1} observations before the first action "
+                "(difference or history), but a world waits for an action after the first; leave them out"
+            )
         self.env = env
         self.contract = contract
         self.counts: Counter[str] = Counter()
