@@ -7,6 +7,7 @@ closed and now lacks its end was damaged afterwards, and is refused, as is one t
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -175,6 +176,31 @@ class BagReader:
             for decode in self._decoders(storage, frozenset([topic])).values():
                 return decode
         raise BagError(f"{self.path}: topic {topic} is not in the bag")
+
+    def decodable(self, topics: Iterable[str]) -> list[str]:
+        """Those of `topics` whose types are known, so that `decoder` has one."""
+        known = []
+        for topic in topics:
+            with contextlib.suppress(BagError):
+                self.decoder(topic)
+                known.append(topic)
+        return known
+
+    def stamp_offset(self, topic: str) -> int | None:
+        """Where in the bytes that `raw_messages` gives the header's stamp stands; None without a header.
+
+        Also None for a topic of several types, or one whose type is not known.
+        """
+        if not self.topics[topic].type:
+            return None
+        for storage in self._bag.storages:
+            for connection in storage.connections:
+                if connection.topic == topic:
+                    try:
+                        return storage.stamp_offset(connection, self._given)
+                    except Exception:  # no definition, or one that cannot be parsed: `decoder` says so
+                        return None
+        return None
 
     @property
     def ros1(self) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from rosbags.interfaces import Connection
+from rosbags.interfaces import Connection, Nodetype
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2.reader import DirectoryReader
 from rosbags.rosbag2.storage_mcap import McapReader
@@ -28,6 +28,8 @@ from rql_core.errors import BagError
 if TYPE_CHECKING:
     from rosbags.interfaces.typing import RPath
     from rosbags.rosbag2.reader import ReaderProtocol
+
+_HEADER = "std_msgs/msg/Header"
 
 RawMessage = tuple[Connection, int, bytes]
 
@@ -83,6 +85,17 @@ class Storage:
         store, kind = types_for(connection.msgtype, connection.msgdef, given), connection.msgtype
         decode = store.deserialize_ros1 if self.ros1 else store.deserialize_cdr
         return partial(decode, typename=kind)
+
+    def stamp_offset(self, connection: Connection, given: Definitions = NO_DEFINITIONS) -> int | None:
+        """Where in a message's bytes its time (seconds, nanoseconds, 4 bytes each) stands; None when it has no header.
+
+        Behind CDR's 4 bytes of encapsulation, or ROS 1's 4 bytes of header.seq: in both a header comes first.
+        """
+        kind = connection.msgtype
+        _, fields = types_for(kind, connection.msgdef, given).fielddefs[kind]
+        if kind == _HEADER or (fields and fields[0] == ("header", (Nodetype.NAME, _HEADER))):
+            return 4
+        return None
 
     def check(self) -> None:
         """Look for damage that reading would pass over: SQLite has no checksums. Raises BagError."""
