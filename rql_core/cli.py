@@ -21,12 +21,14 @@ from rql_core.commands.demo import Demo
 from rql_core.commands.evaluate import Evaluate
 from rql_core.commands.fragment import Fragment
 from rql_core.commands.generate import Generate
+from rql_core.commands.inspect import Inspect
 from rql_core.commands.recover import Recover
 from rql_core.commands.report import Report
 from rql_core.commands.train import Train
 from rql_core.errors import RqlError
 
 COMMANDS: dict[str, Callable[..., Any]] = {
+    "inspect": Inspect,
     "convert": Convert,
     "recover": Recover,
     "generate": Generate,

@@ -10,7 +10,7 @@ from pathlib import Path
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 from rql_core.bags.message_types import standard_types, type_hash
-from rql_core.bags.scan import STORAGE_SUFFIXES, RawTopic, Scan
+from rql_core.bags.scan import PACKED_SUFFIX, ROS1_SUFFIX, STORAGE_SUFFIXES, RawTopic, Scan
 from rql_core.bags.writer import BagWriter, Storage
 from rql_core.errors import BagError
 
@@ -25,12 +25,24 @@ class RecoveredBag:
     damage: str
 
 
-def storage_files(path: Path) -> list[Path]:
-    """The storage files of a bag directory, or the file itself; part 10 after part 9."""
+def storage_files(path: Path, packed: bool = False) -> list[Path]:
+    """The storage files of a bag directory, or the file itself; part 10 after part 9.
+
+    With `packed` also those compressed as a whole (.mcap.zstd), but for such as are there unpacked too: a recorder
+    that was killed while it compressed leaves both.
+    """
     if path.is_file():
         return [path]
     files = [file for file in path.iterdir() if file.suffix in STORAGE_SUFFIXES and not file.name.startswith(".")]
+    if packed:
+        plain = {file.name for file in files}
+        files += [file for file in path.iterdir() if is_packed(file) and file.stem not in plain]
     return sorted(files, key=natural_order)
+
+
+def is_packed(file: Path) -> bool:
+    """Whether the name is that of a storage file compressed as a whole."""
+    return file.suffix == PACKED_SUFFIX and Path(file.stem).suffix in STORAGE_SUFFIXES and not file.name.startswith(".")
 
 
 def natural_order(path: Path) -> list[tuple[bool, int, str]]:
@@ -52,7 +64,9 @@ def recover_bag(source: Path | str, destination: Path | str) -> RecoveredBag:
         raise BagError(f"{destination}: exists already; give a new path or remove it first")
     if not source.exists():
         raise BagError(f"{source}: does not exist; give a bag directory or a .mcap or .db3 file")
-    files = storage_files(source)
+    if source.suffix == ROS1_SUFFIX and source.is_file():
+        raise BagError(f"{source}: is a ROS 1 bag, which cannot be completed here; run `rosbag reindex` on it")
+    files = storage_files(source, packed=True)
     if not files:
         raise BagError(f"{source}: has no .mcap or .db3 file; it is no bag")
     partial = destination.parent / f".{destination.name}.partial"
@@ -69,7 +83,7 @@ def recover_bag(source: Path | str, destination: Path | str) -> RecoveredBag:
 
 
 def _copy(files: list[Path], target: Path) -> tuple[int, int, str]:
-    storage: Storage = "sqlite3" if files[0].suffix == ".db3" else "mcap"
+    storage: Storage = "sqlite3" if ".db3" in files[0].suffixes else "mcap"
     messages, bytes_cut, damage = 0, 0, []
     types: dict[str, str] = {}
     with BagWriter(target, storage) as writer:
@@ -78,7 +92,7 @@ def _copy(files: list[Path], target: Path) -> tuple[int, int, str]:
             for topic, stamp, data in scan.messages():
                 known = types.get(topic.name)
                 if known is None:
-                    _add(writer, file, topic)
+                    _add(writer, topic)
                     types[topic.name] = topic.type
                 elif known != topic.type:
                     raise BagError(f"{file}: topic {topic.name} has types {known} and {topic.type}, expected one")
@@ -86,7 +100,7 @@ def _copy(files: list[Path], target: Path) -> tuple[int, int, str]:
                 messages += 1
             for topic in scan.topics.values():
                 if topic.name not in types:
-                    _add(writer, file, topic)
+                    _add(writer, topic)
                     types[topic.name] = topic.type
             bytes_cut += scan.bytes_cut
             if scan.damage:
@@ -94,13 +108,12 @@ def _copy(files: list[Path], target: Path) -> tuple[int, int, str]:
     return messages, bytes_cut, "; ".join(damage)
 
 
-def _add(writer: BagWriter, file: Path, topic: RawTopic) -> None:
+def _add(writer: BagWriter, topic: RawTopic) -> None:
     definition = topic.definition
     if definition.format == MessageDefinitionFormat.NONE or not definition.data:
-        if topic.type not in standard_types().fielddefs:
-            raise BagError(
-                f"{file}: topic {topic.name} has type {topic.type} without a definition, which is no standard one"
-            )
-        text, _ = standard_types().generate_msgdef(topic.type, ros_version=2)
+        # A type that is no standard one stays without: who reads the bag may have its definition.
+        text = ""
+        if topic.type in standard_types().fielddefs:
+            text, _ = standard_types().generate_msgdef(topic.type, ros_version=2)
         definition = MessageDefinition(MessageDefinitionFormat.MSG, text)
     writer.add_defined_topic(topic.name, topic.type, definition.data, type_hash(topic.type, definition), topic.qos)

@@ -7,11 +7,13 @@ roll an unfinished transaction back, and then read row by row.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import struct
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -24,10 +26,23 @@ from rosbags.rosbag2.storage_mcap import decompress, get_qos, read_bytes, read_s
 
 from rql_core.errors import BagError
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 STORAGE_SUFFIXES = (".mcap", ".db3")
+# What file compression puts behind the above.
+PACKED_SUFFIX = ".zstd"
+ROS1_SUFFIX = ".bag"
+# What message compression puts before each message; CDR begins with 0, so that the two cannot be confused.
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # What SQLite leaves beside a database whose writer did not finish.
 SQLITE_SIDE_FILES = ("-journal", "-wal")
+
+# A commit of rosbag2 every some seconds against a copy of some milliseconds: the second attempt nearly always succeeds.
+_COPY_ATTEMPTS = 5
 
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 _FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
@@ -57,7 +72,31 @@ class Scan:
 
         Raises BagError when the file is no MCAP or SQLite bag at all.
         """
-        return self._sqlite() if self.path.suffix == ".db3" else self._mcap()
+        if self.path.suffix == PACKED_SUFFIX:
+            return self._packed()
+        return self._unpacked(self._sqlite() if self.path.suffix == ".db3" else self._mcap())
+
+    def _packed(self) -> Iterator[tuple[RawTopic, int, bytes]]:
+        """The messages of a file that was compressed as a whole, as far as it can be unpacked."""
+        with tempfile.TemporaryDirectory(prefix="rql_bag_") as folder:
+            inside = Scan(Path(folder) / self.path.stem)
+            self.damage = _unpack_file(self.path, inside.path)
+            yield from inside.messages()
+            self.topics, self.bytes_cut = inside.topics, inside.bytes_cut
+            self.damage = self.damage or inside.damage
+
+    def _unpacked(self, messages: Iterator[tuple[RawTopic, int, bytes]]) -> Iterator[tuple[RawTopic, int, bytes]]:
+        """The messages, those unpacked that were compressed one by one."""
+        for topic, stamp, data in messages:
+            if data[:4] != ZSTD_MAGIC:
+                yield topic, stamp, data
+                continue
+            try:
+                whole = unpack_message(data)
+            except zstd.ZstdError as error:
+                self.damage = f"{topic.name}: a compressed message cannot be unpacked: {error}"
+                continue
+            yield topic, stamp, whole
 
     def _mcap(self) -> Iterator[tuple[RawTopic, int, bytes]]:
         size = self.path.stat().st_size
@@ -137,14 +176,29 @@ class Scan:
     def _sqlite(self) -> Iterator[tuple[RawTopic, int, bytes]]:
         with tempfile.TemporaryDirectory(prefix="rql_bag_") as folder:
             copy = Path(folder) / self.path.name
-            for suffix in ("", *SQLITE_SIDE_FILES):
-                if (side := Path(f"{self.path}{suffix}")).exists():
-                    shutil.copyfile(side, f"{copy}{suffix}")
+            self._copy_at_rest(copy)
             database = sqlite3.connect(copy)
             try:
                 yield from self._rows(database)
             finally:
                 database.close()
+
+    def _copy_at_rest(self, copy: Path) -> None:
+        """Copy the database with its journal as they were at one moment, also while a recorder writes."""
+        files = [Path(f"{self.path}{suffix}") for suffix in ("", *SQLITE_SIDE_FILES)]
+        for _ in range(_COPY_ATTEMPTS):
+            before = file_states(files)
+            for file, suffix in zip(files, ("", *SQLITE_SIDE_FILES), strict=True):
+                Path(f"{copy}{suffix}").unlink(missing_ok=True)
+                # A journal may vanish at any moment: that is how a transaction ends.
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(file, f"{copy}{suffix}")
+            if file_states(files) == before:
+                return
+        raise BagError(
+            f"{self.path}: is being written, and changed during each of {_COPY_ATTEMPTS} attempts to copy it; "
+            "wait until the recorder has stopped"
+        )
 
     def _rows(self, database: sqlite3.Connection) -> Iterator[tuple[RawTopic, int, bytes]]:
         try:
@@ -167,12 +221,52 @@ class Scan:
             self.topics.update({topic.name: topic for topic in topics.values()})
         except sqlite3.DatabaseError as error:
             raise BagError(f"{self.path}: not readable as a SQLite database: {error}") from None
+        self.damage = _database_damage(database)
         try:
             # By row, not by time: the index on time may be what is damaged.
             for key, stamp, data in database.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id"):
                 yield topics[key], stamp, data
         except (sqlite3.DatabaseError, KeyError) as error:
             self.damage = f"{type(error).__name__}: {error}"
+
+
+def _database_damage(database: sqlite3.Connection) -> str:
+    """What is wrong with the pages, or "": SQLite has no checksums, and gives out what stands in a damaged page."""
+    try:
+        ((verdict,),) = database.execute("PRAGMA quick_check(1)").fetchall()
+    except sqlite3.DatabaseError as error:
+        verdict = str(error)
+    return "" if verdict == "ok" else f"{' '.join(verdict.split())} (numbers near it may be wrong)"
+
+
+def file_states(files: Iterable[Path]) -> list[tuple[int, int] | None]:
+    """Size and time of change of each file, None where there is none: what differs when somebody writes to one."""
+    states: list[tuple[int, int] | None] = []
+    for file in files:
+        try:
+            stat = file.stat()
+        except FileNotFoundError:
+            states.append(None)
+        else:
+            states.append((stat.st_size, stat.st_mtime_ns))
+    return states
+
+
+def unpack_message(data: bytes) -> bytes:
+    """A message that was compressed by itself."""
+    whole: bytes = zstd.decompress(data)
+    return whole
+
+
+def _unpack_file(packed: Path, target: Path) -> str:
+    """Unpack as far as it goes; returns why it did not go further, or ""."""
+    with packed.open("rb") as raw, zstd.open(raw, "rb") as source, target.open("wb") as out:
+        try:
+            while block := source.read(2**20):
+                out.write(block)
+        except (EOFError, zstd.ZstdError) as error:
+            return f"{type(error).__name__}: {error}"
+    return ""
 
 
 _NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, "")

@@ -75,6 +75,9 @@ class BagWriter:
         self.path = Path(path)
         if storage not in ("mcap", "sqlite3"):
             raise BagError(f"{path}: storage is {storage!r}, expected 'mcap' or 'sqlite3'")
+        if storage == "sqlite3" and (bad := set("?#%") & set(str(path))):
+            # rosbags makes a URI of the path as it is, and would write another file.
+            raise BagError(f"{path}: {bad.pop()!r} cannot be in the path of a sqlite3 bag; rename it, or use mcap")
         if self.path.exists():
             raise BagError(f"{path}: exists already; give a new path or remove it first")
         self._writer = Writer(self.path, version=9, storage_plugin=StoragePlugin[storage.upper()])

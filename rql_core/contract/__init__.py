@@ -2,7 +2,7 @@
 
 from rql_core.contract.alignment import Tick, TickAssembler
 from rql_core.contract.chunk import ActionChunk, CommandSchedule, check_publishable, decode_chunk, encode_chunk
-from rql_core.contract.load import load_contract, parse_contract, read_contract_text
+from rql_core.contract.load import definition_paths, load_contract, parse_contract, read_contract_text
 from rql_core.contract.reward import RewardRule
 from rql_core.contract.scale import ActionScale
 from rql_core.contract.schema import Contract
@@ -17,6 +17,7 @@ __all__ = [
     "TickAssembler",
     "check_publishable",
     "decode_chunk",
+    "definition_paths",
     "encode_chunk",
     "load_contract",
     "parse_contract",

@@ -31,6 +31,21 @@ def load_contract(path: Path | str) -> Contract:
     return parse_contract(read_contract_text(path), str(path))
 
 
+def definition_paths(contract: Contract, path: Path | str) -> list[Path]:
+    """The .msg files and directories of `message_definitions`, for the contract in file `path`.
+
+    Raises ContractError for one that is not there. They are needed to read bags; a policy that runs does without.
+    """
+    found = [Path(path).parent / given for given in contract.message_definitions]
+    for file, given in zip(found, contract.message_definitions, strict=True):
+        if not file.exists():
+            raise ContractError(
+                f"{path}: message_definitions: {given!r} is not there (looked at {file}); "
+                "name a .msg file or directory relative to the contract"
+            )
+    return found
+
+
 def read_contract_text(path: Path | str) -> str:
     """The text of a contract file, of sane size; raises ContractError that names the file."""
     path = Path(path)

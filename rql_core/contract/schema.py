@@ -87,6 +87,19 @@ class Contract(_Strict):
     action: Action
     reward: Reward
     episodes: Episodes
+    message_definitions: list[str] = Field(
+        default=[],
+        max_length=256,
+        description=".msg files, or directories of them, for types that bags do not define; relative to the contract",
+    )
+
+    @field_validator("message_definitions")
+    @classmethod
+    def _relative(cls, paths: list[str]) -> list[str]:
+        for path in paths:
+            if not path or path.startswith(("/", "~")) or "\0" in path:
+                raise ValueError(f"{path!r} is no path relative to the contract file, such as msgs/my_robot")
+        return paths
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Contract:

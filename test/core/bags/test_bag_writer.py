@@ -63,6 +63,13 @@ def test_a_path_that_exists_is_refused(tmp_path: Path) -> None:
         BagWriter(tmp_path)
 
 
+@pytest.mark.parametrize("sign", "?#%")
+def test_a_path_that_sqlite_would_take_for_another_is_refused(tmp_path: Path, sign: str) -> None:
+    with pytest.raises(BagError, match="cannot be in the path of a sqlite3 bag"):
+        BagWriter(tmp_path / f"run{sign}1", "sqlite3")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_misuse_is_refused_with_the_topic(tmp_path: Path) -> None:
     writer = BagWriter(tmp_path / "bag")
     with pytest.raises(BagError, match="/x: was not added"):

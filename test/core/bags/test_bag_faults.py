@@ -1,0 +1,409 @@
+"""What goes wrong with files in the field: each fault is named and located, or read around by a rule that is said."""
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+import yaml
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from rql_core.bags import BagReader, BagWriter, bag_topics, find_bags, read_bag, recover_bag, scan
+from rql_core.errors import BagError
+
+TOPICS = synthetic.topics_of(synthetic.record(1).contract)
+STORAGES = ("mcap", "sqlite3")
+POSE = {"/tool_pose": TOPICS["/tool_pose"]}
+
+
+def storage_file(bag: Path) -> Path:
+    return next(file for file in bag.iterdir() if file.suffix in (".mcap", ".db3"))
+
+
+# Damage
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7])
+def test_4_kb_of_noise_are_an_error_that_names_the_bag(tmp_path: Path, storage: str, share: float) -> None:
+    bag = synthetic.record(400).write(tmp_path / "bag", storage)
+    file = storage_file(bag)
+    data = bytearray(file.read_bytes())
+    at = int(len(data) * share)
+    data[at : at + 4096] = np.random.default_rng(int(share * 10)).bytes(4096)
+    file.write_bytes(data)
+    with pytest.raises(BagError, match=r"bag: damaged or no bag: [^\n]+; copy it again, or use recover_bag"):
+        list(read_bag(bag, TOPICS))
+
+
+def test_noise_in_a_database_is_found_before_the_first_message(tmp_path: Path) -> None:
+    """SQLite has no checksums: numbers of a damaged page could be taken for true until the next page is read."""
+    bag = synthetic.record(400).write(tmp_path / "bag", "sqlite3")
+    file = storage_file(bag)
+    data = bytearray(file.read_bytes())
+    at = len(data) * 6 // 10
+    data[at : at + 4096] = np.random.default_rng(0).bytes(4096)
+    file.write_bytes(data)
+    read = []
+    with pytest.raises(BagError), BagReader(bag) as reader:
+        read.extend(reader.messages(POSE))
+    assert read == []
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_database_with_noise_and_without_metadata_is_refused_and_recovered_with_a_warning(
+    tmp_path: Path, share: float
+) -> None:
+    bag = synthetic.record(400).write(tmp_path / "bag", "sqlite3")
+    (bag / "metadata.yaml").unlink()
+    file = storage_file(bag)
+    data = bytearray(file.read_bytes())
+    at = int(len(data) * share)
+    data[at : at + 4096] = np.random.default_rng(int(share * 10)).bytes(4096)
+    file.write_bytes(data)
+    with pytest.raises(BagError, match=r"bag: damaged: .*; copy it again, or keep what can be read"):
+        list(read_bag(bag, TOPICS))
+    assert recover_bag(bag, tmp_path / "whole").damage.startswith("bag.db3: ")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_cut_database_without_metadata_is_refused(tmp_path: Path, share: float) -> None:
+    bag = synthetic.record(400).write(tmp_path / "bag", "sqlite3")
+    (bag / "metadata.yaml").unlink()
+    file = storage_file(bag)
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+    for read in (lambda: list(read_bag(bag, TOPICS)), lambda: recover_bag(bag, tmp_path / "whole")):
+        with pytest.raises(BagError, match=r"bag\.db3: not readable as a SQLite database"):
+            read()
+
+
+def test_what_is_before_the_noise_is_recovered(tmp_path: Path) -> None:
+    recording = synthetic.record(12_000)
+    bag = recording.write(tmp_path / "bag")
+    file = storage_file(bag)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4096] = np.random.default_rng(0).bytes(4096)
+    file.write_bytes(data)
+    recovered = recover_bag(bag, tmp_path / "whole")
+    assert "checksum" in recovered.damage
+    tools = [message.pose.position.x for _, _, message in read_bag(tmp_path / "whole", POSE)]
+    assert 1000 < len(tools) < 6001
+    np.testing.assert_array_equal(tools, recording.tool[: len(tools), 0])
+
+
+def test_rows_that_belong_to_no_topic_are_counted(tmp_path: Path) -> None:
+    bag = synthetic.record(40).write(tmp_path / "bag", "sqlite3")
+    with sqlite3.connect(storage_file(bag)) as database:
+        database.execute("UPDATE messages SET topic_id = 99 WHERE id % 10 = 0")
+    with pytest.raises(BagError, match=r"bag: damaged or no bag: 12 of 121 rows belong to no topic"):
+        list(read_bag(bag, TOPICS))
+
+
+# What is there, and what metadata.yaml says
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_an_empty_bag_has_topics_and_no_messages(tmp_path: Path, storage: str) -> None:
+    with BagWriter(tmp_path / "bag", storage) as writer:
+        for topic, kind in TOPICS.items():
+            writer.add_topic(topic, kind)
+    for path in (tmp_path / "bag", storage_file(tmp_path / "bag")):
+        with BagReader(path) as reader:
+            assert (reader.message_count, reader.start_ns, set(reader.topics)) == (0, 0, set(TOPICS))
+            assert list(reader.messages(TOPICS)) == []
+            assert reader.notes == []
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_bag_without_any_topic_says_that_the_topic_is_not_there(tmp_path: Path, storage: str) -> None:
+    with BagWriter(tmp_path / "bag", storage):
+        pass
+    with pytest.raises(BagError, match=r"topic /tool_pose .* is not in the bag; there are: none"):
+        list(read_bag(tmp_path / "bag", POSE))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_topic_without_a_message_is_there(tmp_path: Path, storage: str) -> None:
+    bag = synthetic.record(5, markers=()).write(tmp_path / "bag", storage)
+    assert bag_topics(bag)["/episode"].messages == 0
+    assert len(list(read_bag(bag, TOPICS))) == 15
+
+
+def test_a_topic_that_only_metadata_knows_is_there_without_messages(tmp_path: Path) -> None:
+    bag = synthetic.record(5).write(tmp_path / "bag")
+    information = yaml.safe_load((bag / "metadata.yaml").read_text())
+    topics = information["rosbag2_bagfile_information"]["topics_with_message_count"]
+    other = yaml.safe_load(yaml.safe_dump(topics[0]))
+    other["topic_metadata"]["name"], other["message_count"] = "/quiet", 0
+    topics.append(other)
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(information))
+    assert bag_topics(bag)["/quiet"].messages == 0
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("said", [0, 39, 4000])
+def test_a_message_count_that_lies_is_noted_and_changes_nothing(tmp_path: Path, storage: str, said: int) -> None:
+    recording = synthetic.record(40)
+    bag = recording.write(tmp_path / "bag", storage)
+    information = yaml.safe_load((bag / "metadata.yaml").read_text())
+    content = information["rosbag2_bagfile_information"]
+    content["message_count"] = said
+    for topic in content["topics_with_message_count"]:
+        topic["message_count"] = said
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(information))
+    with BagReader(bag) as reader:
+        assert (reader.message_count, reader.start_ns) == (121, recording.stamp(0))
+        assert len(list(reader.messages(POSE))) == 40
+        assert reader.notes == [f"/tool_pose: 40 messages read, but the bag's index says {said}"]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_storage_that_metadata_calls_by_another_name_is_named(tmp_path: Path, storage: str) -> None:
+    bag = synthetic.record(5).write(tmp_path / "bag", storage)
+    other = "mcap" if storage == "sqlite3" else "sqlite3"
+    text = (bag / "metadata.yaml").read_text()
+    (bag / "metadata.yaml").write_text(text.replace(f"storage_identifier: {storage}", f"storage_identifier: {other}"))
+    with pytest.raises(BagError, match="bag: damaged or no bag"):
+        list(read_bag(bag, TOPICS))
+
+
+def test_bags_of_both_storages_are_read_together(tmp_path: Path) -> None:
+    recording = synthetic.record(5)
+    recording.write(tmp_path / "day" / "a", "sqlite3")
+    recording.write(tmp_path / "day" / "b", "mcap")
+    first, second = ([repr(item) for item in read_bag(bag, TOPICS)] for bag in find_bags([tmp_path / "day"]))
+    assert first == second
+
+
+def test_a_bag_with_parts_of_both_storages_is_one_bag(tmp_path: Path) -> None:
+    recording = synthetic.record(40)
+    halves = [
+        [item for item in recording.messages if (item[1] < recording.stamp(20)) == early] for early in (True, False)
+    ]
+    bag = tmp_path / "bag"
+    bag.mkdir()
+    for index, (storage, messages) in enumerate(zip(("sqlite3", "mcap"), halves, strict=True)):
+        recording.messages = messages
+        file = storage_file(recording.write(tmp_path / "parts" / storage, storage))
+        file.rename(bag / f"bag_{index}{file.suffix}")
+    tools = [message.pose.position.x for _, _, message in read_bag(bag, POSE)]
+    np.testing.assert_array_equal(tools, recording.tool[:, 0])
+
+
+# Names
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", ["with space", "Grüße 机器人", "100%20 #1?", "a'b\"c", "[x]*"])
+def test_any_file_name_is_read(tmp_path: Path, storage: str, name: str) -> None:
+    recording = synthetic.record(5)
+    (tmp_path / name).mkdir()
+    named = recording.write(tmp_path / "bag", storage).rename(tmp_path / name / name)
+    file = storage_file(named)
+    file = file.rename(named / f"{name}_0{file.suffix}")
+    expected = [recording.stamp(tick) for tick in range(5)]
+    information = yaml.safe_load((named / "metadata.yaml").read_text())
+    information["rosbag2_bagfile_information"]["relative_file_paths"] = [file.name]
+    (named / "metadata.yaml").write_text(yaml.safe_dump(information, allow_unicode=True), encoding="utf-8")
+    for path in (named, file):
+        assert find_bags([path]) == [path]
+        assert [stamp for _, stamp, _ in read_bag(path, POSE)] == expected
+    (named / "metadata.yaml").unlink()
+    assert [stamp for _, stamp, _ in read_bag(named, POSE)] == expected
+    assert recover_bag(named, tmp_path / "copy").messages == 16
+
+
+# Types
+
+
+GRIPPER = "my_robot/msg/Gripper"
+
+
+def gripper_bag(path: Path, definition: str, values: dict[str, float], embedded: bool = True) -> Path:
+    store = get_typestore(Stores.EMPTY)
+    store.register(get_types_from_msg(definition, GRIPPER))
+    with BagWriter(path) as writer:
+        writer.add_defined_topic("/gripper", GRIPPER, definition if embedded else "", "", [])
+        writer.write("/gripper", 5, store.serialize_cdr(store.types[GRIPPER](**values), GRIPPER))
+    return path
+
+
+def test_an_unknown_type_is_named_with_what_helps(tmp_path: Path) -> None:
+    bag = gripper_bag(tmp_path / "bag", "float64 grip\n", {"grip": 0.5}, embedded=False)
+    with pytest.raises(BagError, match=r"/gripper: my_robot/msg/Gripper cannot be decoded: .*message_definitions"):
+        list(read_bag(bag, {"/gripper": GRIPPER}))
+
+
+def test_an_unknown_type_beside_what_is_wanted_does_no_harm(tmp_path: Path) -> None:
+    recording = synthetic.record(3)
+    with BagWriter(tmp_path / "bag") as writer:
+        synthetic.fill(writer, recording)
+        writer.add_defined_topic("/gripper", GRIPPER, "", "", [])
+        writer.write("/gripper", recording.stamp(1), b"\x00\x01\x00\x00\x07")
+    assert len(list(read_bag(tmp_path / "bag", TOPICS))) == 10
+    assert recover_bag(tmp_path / "bag", tmp_path / "copy").messages == 11
+    assert len(list(read_bag(tmp_path / "copy", TOPICS))) == 10
+
+
+@pytest.mark.parametrize("form", ["file", "package", "folder"])
+def test_a_definition_that_the_caller_names_is_used(tmp_path: Path, form: str) -> None:
+    bag = gripper_bag(tmp_path / "bag", "float64 grip\n", {"grip": 0.5}, embedded=False)
+    folder = tmp_path / ("my_robot/msg" if form != "folder" else "my_robot")
+    folder.mkdir(parents=True)
+    (folder / "Gripper.msg").write_text("float64 grip  # 0 to 1\n")
+    named = {"file": folder / "Gripper.msg", "package": tmp_path, "folder": folder}[form]
+    ((_, _, message),) = read_bag(bag, {"/gripper": GRIPPER}, [named])
+    assert message.grip == 0.5
+
+
+def test_definitions_may_be_made_of_each_other_and_of_standard_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "src" / "some-checkout"
+    folder.mkdir(parents=True)
+    (folder / "package.xml").write_text("<package><name>my_robot</name></package>")
+    (folder / "Gripper.msg").write_text("Finger[2] fingers\nstd_msgs/Header header\n")
+    (folder / "Finger.msg").write_text("float64 angle\n")
+    text = "Finger[2] fingers\nstd_msgs/Header header\n"
+    parts = {
+        "my_robot/Finger": "float64 angle\n",
+        "std_msgs/Header": "builtin_interfaces/Time stamp\nstring frame_id\n",
+    }
+    full = text + "".join(f"{'=' * 80}\nMSG: {name}\n{body}" for name, body in parts.items())
+    store = get_typestore(Stores.EMPTY)
+    store.register(get_types_from_msg(full, GRIPPER))
+    fingers = [store.types["my_robot/msg/Finger"](angle) for angle in (0.5, 0.75)]
+    message = store.types[GRIPPER](fingers, synthetic.header(7))
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.add_defined_topic("/gripper", GRIPPER, "", "", [])
+        writer.write("/gripper", 5, store.serialize_cdr(message, GRIPPER))
+    ((_, _, read),) = read_bag(tmp_path / "bag", {"/gripper": GRIPPER}, [folder])
+    assert ([finger.angle for finger in read.fingers], read.header.stamp.nanosec) == ([0.5, 0.75], 7)
+    (folder / "Finger.msg").unlink()
+    with pytest.raises(BagError, match=r"/gripper: .*my_robot/msg/Finger is no standard type"):
+        list(read_bag(tmp_path / "bag", {"/gripper": GRIPPER}, [folder]))
+
+
+def test_the_definition_in_the_bag_comes_before_the_one_that_is_named(tmp_path: Path) -> None:
+    bag = gripper_bag(tmp_path / "bag", "float64 grip\n", {"grip": 0.5})
+    (tmp_path / "my_robot").mkdir()
+    (tmp_path / "my_robot" / "Gripper.msg").write_text("float32 other\n")
+    ((_, _, message),) = read_bag(bag, {"/gripper": GRIPPER}, [tmp_path / "my_robot"])
+    assert message.grip == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("absent.msg", None, "absent.msg: does not exist"),
+        ("folder", None, "folder: has no message definition"),
+        ("Gripper.txt", "float64 grip", "Gripper.txt: has no message definition"),
+        ("Gripper.msg", "float64 grip\n[no definition]\n", "Gripper.msg: is no message definition"),
+        ("Gripper.msg", "x" * 1_000_001, "Gripper.msg: 1000001 bytes, expected"),
+    ],
+)
+def test_definitions_that_are_none_are_named(tmp_path: Path, name: str, text: str | None, reason: str) -> None:
+    (tmp_path / "folder").mkdir()
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(BagError, match=reason):
+        BagReader(tmp_path, [tmp_path / name])
+
+
+def test_a_definition_that_is_there_twice_must_be_the_same(tmp_path: Path) -> None:
+    for folder, text in (("a", "float64 grip\n"), ("b", "float64 grip\n"), ("c", "float32 grip\n")):
+        (tmp_path / folder / "my_robot" / "msg").mkdir(parents=True)
+        (tmp_path / folder / "my_robot" / "msg" / "Gripper.msg").write_text(text)
+    BagReader(tmp_path, [tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(BagError, match=r"c.my_robot.msg.Gripper.msg: type my_robot/msg/Gripper is also in .*b"):
+        BagReader(tmp_path, [tmp_path / "b", tmp_path / "c"])
+
+
+def test_a_definition_that_changed_between_bags_is_read_as_each_bag_has_it(tmp_path: Path) -> None:
+    old = gripper_bag(tmp_path / "old", "float64 grip\n", {"grip": 0.5})
+    new = gripper_bag(tmp_path / "new", "float32 force\nfloat64 grip\n", {"force": 2.0, "grip": 0.75})
+    read = [message.grip for bag in (old, new, old) for _, _, message in read_bag(bag, {"/gripper": GRIPPER})]
+    assert read == [0.5, 0.75, 0.5]
+
+
+def test_a_topic_whose_type_changed_between_bags_names_the_bag(tmp_path: Path) -> None:
+    recording = synthetic.record(3)
+    recording.write(tmp_path / "day" / "a")
+    with BagWriter(tmp_path / "day" / "b") as writer:
+        writer.add_topic("/tool_pose", "geometry_msgs/msg/Pose")
+    good, changed = find_bags([tmp_path / "day"])
+    assert len(list(read_bag(good, POSE))) == 3
+    with pytest.raises(BagError, match=r"day/b: topic /tool_pose has geometry_msgs/msg/Pose, expected .*PoseStamped"):
+        list(read_bag(changed, POSE))
+
+
+# A recorder that still writes
+
+RECORDER = """
+import sys
+sys.path.insert(0, {folder!r})
+import synthetic
+from rql_core.bags import BagWriter
+recording = synthetic.record(200)
+with BagWriter({path!r}, {storage!r}) as writer:
+    synthetic.fill(writer, recording)
+    writer.flush()
+    print("flushed", flush=True)
+    for line in sys.stdin:
+        for i in range(int(line)):
+            stamp = recording.stamp(200 + i)
+            message = synthetic.TYPES.serialize_cdr(synthetic.pose(stamp, (i, 0, 0)), "geometry_msgs/msg/PoseStamped")
+            writer.write("/tool_pose", stamp, message)
+        writer.flush()
+        print("flushed", flush=True)
+"""
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_bag_that_is_still_being_written_is_read_as_far_as_it_was_flushed(tmp_path: Path, storage: str) -> None:
+    bag = tmp_path / "bag"
+    code = RECORDER.format(folder=str(Path(__file__).parent), path=str(bag), storage=storage)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as recorder:  # type: ignore[call-overload]
+        for more, expected in ((0, 200), (50, 250)):
+            if more:
+                recorder.stdin.write(f"{more}\n")
+                recorder.stdin.flush()
+            assert recorder.stdout.readline() == "flushed\n"
+            with BagReader(bag) as reader:
+                assert len(list(reader.messages(POSE))) == expected
+                assert reader.notes[0].startswith("unfinished, ")
+        recorder.stdin.close()
+    assert recorder.returncode == 0
+    with BagReader(bag) as reader:
+        assert len(list(reader.messages(POSE))) == 250
+        assert reader.notes == []
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_bag_that_changes_while_it_is_read_is_refused(tmp_path: Path, storage: str) -> None:
+    bag = synthetic.record(40).write(tmp_path / "bag", storage)
+    with BagReader(bag) as reader:
+        messages = reader.messages(POSE)
+        next(messages)
+        with storage_file(bag).open("ab") as file:
+            file.write(b"more")
+        with pytest.raises(BagError, match="bag: changed while it was read; wait until the recorder"):
+            list(messages)
+
+
+def test_a_database_that_changes_during_every_copy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bag = synthetic.record(40).write(tmp_path / "bag", "sqlite3")
+    (bag / "metadata.yaml").unlink()
+    file = storage_file(bag)
+    copy = scan.shutil.copyfile
+
+    def copy_while_somebody_writes(source: Path, target: str) -> None:
+        copy(source, target)
+        with file.open("ab") as opened:
+            opened.write(b"more")
+
+    monkeypatch.setattr(scan.shutil, "copyfile", copy_while_somebody_writes)
+    with pytest.raises(BagError, match="is being written, and changed during each of 5 attempts"):
+        list(read_bag(bag, POSE))
