@@ -34,6 +34,7 @@ _BATCH_STEPS = 20_000
 _BATCH_EPISODES = 500
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*-v\d+")
+_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 
 def dataset_directory(path_or_id: Path | str) -> Path:
@@ -45,6 +46,29 @@ def dataset_directory(path_or_id: Path | str) -> Path:
         return _minari_root() / path_or_id
     # Minari joins relative paths twice.
     return Path(path_or_id).absolute()
+
+
+def checked_directory(path_or_id: Path | str) -> Path:
+    """The directory of a dataset that is to be written.
+
+    Raises DatasetError when Minari could not list it: its name is not `name-vN`, `..` stands within the path, or a
+    folder between Minari's root and it has a name that Minari does not take.
+    """
+    path = dataset_directory(path_or_id)
+    given = Path(path_or_id).parts
+    # "../sets/arm-v0" is a place; "sets/../arm-v0" is two names for one dataset, one of them no id.
+    if ".." in given[next((i for i, part in enumerate(given) if part != ".."), len(given)) :] or path.name == "..":
+        raise DatasetError(f"{path_or_id}: has '..' within it, expected a plain path or id such as 'sets/arm-v0'")
+    if not _NAME.fullmatch(path.name):
+        raise DatasetError(f"{path}: name is {path.name!r}, expected name-vN such as 'arm-v0' (Minari's rule)")
+    identity = _dataset_id(path)
+    for folder in identity.split("/")[:-1]:
+        if not _NAMESPACE.fullmatch(folder):
+            raise DatasetError(
+                f"{path}: folder {folder!r} below Minari's root {_minari_root()} is no namespace of Minari, which has "
+                "letters, digits, - and _; rename it"
+            )
+    return path
 
 
 def _minari_root() -> Path:
@@ -70,14 +94,10 @@ class DatasetWriter:
         from gymnasium.spaces import Box
         from minari.dataset.minari_storage import MinariStorage
 
-        self.path = dataset_directory(path_or_id)
+        self.path = checked_directory(path_or_id)
         self._contract_text = contract_text
         self._contract = parse_contract(contract_text)
         self._overwrite = overwrite
-        if not _NAME.fullmatch(self.path.name):
-            raise DatasetError(
-                f"{self.path}: name is {self.path.name!r}, expected name-vN such as 'arm-v0' (Minari's rule)"
-            )
         _bring_back(self.path.parent / f".{self.path.name}.old", self.path)
         if self.path.exists() and not overwrite:
             raise DatasetError(f"{self.path}: exists already; give a new version number, or ask to overwrite it")
@@ -217,7 +237,7 @@ def load_dataset(path_or_id: Path | str) -> tuple[Trajectories, str, dict[str, A
     contract, or does not fit it.
     """
     path = dataset_directory(path_or_id)
-    metadata = _metadata(path)
+    metadata = read_metadata(path)
     text = metadata.get("contract")
     if not isinstance(text, str):
         raise DatasetError(f"{path}: metadata.json has no contract; make the dataset with rql convert")
@@ -245,7 +265,8 @@ def _bring_back(old: Path, path: Path) -> None:
         old.rename(path)
 
 
-def _metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of the dataset in directory `path`. Raises DatasetError when it is missing or damaged."""
     file = path / "data" / "metadata.json"
     if not file.is_file():
         raise DatasetError(f"{path}: no dataset there ({file} is missing); give its directory, or its name in Minari")
