@@ -68,7 +68,9 @@ def _ray() -> Any:
     return ray
 
 
-def _on_ray(ray: Any, address: str | None, workers: int | None, tasks: Sequence[PartTask]) -> Iterator[tuple[int, Part]]:
+def _on_ray(
+    ray: Any, address: str | None, workers: int | None, tasks: Sequence[PartTask]
+) -> Iterator[tuple[int, Part]]:
     """One Ray task a bag. A cluster that was joined or started here is left or stopped at the end, whatever happens."""
     started = not ray.is_initialized()
     if started:

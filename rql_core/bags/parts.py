@@ -158,11 +158,11 @@ class PartReader:
             with zipfile.ZipFile(self._file) as opened:
                 for index, episode in enumerate(self._episodes):
                     with opened.open(_entry(index)) as entry:
-                        arrays = {
-                            name: np.lib.format.read_array(entry, allow_pickle=False) for name in episode["arrays"]
-                        }
+                        fields: dict[str, Any] = dict(episode["plain"])
+                        for name in episode["arrays"]:
+                            fields[name] = np.lib.format.read_array(entry, allow_pickle=False)
                         entry.read()  # to the end, where the checksum is compared
-                    yield Episode(**arrays, **episode["plain"])
+                    yield Episode(**fields)
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise self._damaged(error) from None
 
@@ -203,8 +203,8 @@ class PartFolder:
                 f"{part_file(self.path, part.key)}: was made by a worker but is not to be seen from here; "
                 "put the output on a file system that all machines share"
             )
-        self.parts[bag] = part
-        text = json.dumps({bag: dataclasses.asdict(part) for bag, part in self.parts.items()}, indent=1)
+        parts = {**self.parts, bag: part}
+        text = json.dumps({bag: dataclasses.asdict(part) for bag, part in parts.items()}, indent=1)
         partial = self.path / f".{self._manifest.name}"
         try:
             with partial.open("w", encoding="utf-8") as file:
@@ -214,6 +214,7 @@ class PartFolder:
             partial.replace(self._manifest)
         except OSError as error:
             raise DatasetError(f"{self._manifest}: cannot be written: {error.strerror}; is the disk full?") from None
+        self.parts = parts
 
     def reader(self, bag: str) -> PartReader:
         """The finished part of a bag."""

@@ -28,7 +28,8 @@ def forked(work: Callable[[], None], kill_after: float | None = None) -> int:
         try:
             work()
         except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+            sys.stderr.flush()
             os._exit(1)
         os._exit(0)
     if kill_after is not None:
@@ -52,6 +53,12 @@ def left(output: Path) -> dict[str, Any]:
     }
 
 
+def say(facts: dict[str, Any]) -> None:
+    """One line for the test that reads this."""
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
+
+
 def at_random_moments(work: Callable[[], None], output: Path, times: int, reset: Callable[[], None]) -> None:
     """Kill at a random moment of each of `times` equal pieces of the time that the work takes."""
     rng = random.Random(0)
@@ -63,7 +70,7 @@ def at_random_moments(work: Callable[[], None], output: Path, times: int, reset:
         killed = forked(work, (piece + rng.random()) / times * whole)
         state = left(output)
         again = forked(work)
-        print(json.dumps({"killed": killed, **state, "again": again, "final": content(output)}), flush=True)
+        say({"killed": killed, **state, "again": again, "final": content(output)})
 
 
 def before_every_change(work: Callable[[], None], output: Path, reset: Callable[[], None]) -> None:
@@ -92,7 +99,7 @@ def before_every_change(work: Callable[[], None], output: Path, reset: Callable[
         killed = forked(dying)
         state = left(output)
         again = forked(work)
-        print(json.dumps({"killed": killed, **state, "again": again, "final": content(output)}), flush=True)
+        say({"killed": killed, **state, "again": again, "final": content(output)})
         if killed == 0:
             return
 

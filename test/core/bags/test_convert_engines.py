@@ -192,7 +192,7 @@ def test_a_real_ray_makes_the_same_files(place: Path, tmp_path: Path) -> None:
         assert ray.is_initialized(), "what was there before stays"
         assert_as_by_one_worker(place, tmp_path / "ray-v0")
         contract = synthetic.contract_file(tmp_path, ("topic: /tool_pose", "topic: /tool"))
-        with pytest.raises(BagError, match="topic /tool .* is not in the bag"):
+        with pytest.raises(BagError, match=r"topic /tool .* is not in the bag"):
             convert(place / "bags", contract, tmp_path / "x-v0", progress=False, engine="ray")
     finally:
         ray.shutdown()

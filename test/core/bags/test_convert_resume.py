@@ -179,7 +179,9 @@ def test_a_part_that_was_damaged_is_made_again(stopped: Path, read_bags: list[st
     part = next(folder.path.glob(f"{folder.parts[str(stopped.parent / 'bags' / 'run_1')].key}.zip"))
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
-    {"flip": lambda: part.write_bytes(data), "cut": lambda: part.write_bytes(data[:-9]), "remove": part.unlink}[damage]()
+    {"flip": lambda: part.write_bytes(data), "cut": lambda: part.write_bytes(data[:-9]), "remove": part.unlink}[
+        damage
+    ]()
     again(stopped)
     assert read_bags[:2] == ["run_1", "run_2"]
 
@@ -190,9 +192,7 @@ def test_a_manifest_that_cannot_be_read_costs_time_and_nothing_else(stopped: Pat
     assert read_bags[:3] == ["run_0", "run_1", "run_2"]
 
 
-def test_a_part_that_is_damaged_while_it_is_needed_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_that_is_damaged_while_it_is_needed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = PartFolder.add
 
     def add(self: PartFolder, bag: str, part: Any) -> None:
@@ -203,7 +203,9 @@ def test_a_part_that_is_damaged_while_it_is_needed_is_named(
         file.write_bytes(data)
 
     monkeypatch.setattr(PartFolder, "add", add)
-    with pytest.raises(DatasetError, match=r"\.zip: damaged \(BadZipFile: .*; remove it and give the same command again"):
+    with pytest.raises(
+        DatasetError, match=r"\.zip: damaged \(BadZipFile: .*; remove it and give the same command again"
+    ):
         convert(bags(tmp_path, 1), synthetic.contract_file(tmp_path), tmp_path / "arm-v0", progress=False)
     assert not (tmp_path / "arm-v0").exists()
 
@@ -212,7 +214,9 @@ def test_an_error_in_a_later_bag_keeps_what_is_finished_and_says_so(tmp_path: Pa
     contract = synthetic.contract_file(tmp_path)
     bags(tmp_path, 2)
     synthetic.record(1).write(tmp_path / "bags" / "run_2")
-    with pytest.raises(BagError, match=r"run_2: no usable step: .* \(2 of 3 bags are finished and kept in .*arm-v0.parts"):
+    with pytest.raises(
+        BagError, match=r"run_2: no usable step: .* \(2 of 3 bags are finished and kept in .*arm-v0.parts"
+    ):
         convert(tmp_path / "bags", contract, tmp_path / "arm-v0", progress=False)
     left_out = [tmp_path / "bags" / "run_0", tmp_path / "bags" / "run_1"]
     read_bags.clear()
