@@ -15,18 +15,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rosbags.rosbag2 import Reader
 
+from rql_core.bags.decode import Decoder
 from rql_core.bags.message_types import types_for
 from rql_core.bags.recover import natural_order, recover_bag, storage_files
 from rql_core.bags.scan import MCAP_MAGIC, SQLITE_SIDE_FILES, STORAGE_SUFFIXES
 from rql_core.contract.time import NANOSECONDS
 from rql_core.errors import BagError
-
-if TYPE_CHECKING:
-    from rosbags.typesys.store import Typestore
 
 _METADATA = "metadata.yaml"
 
@@ -143,14 +141,15 @@ class BagReader:
         connections = [connection for connection in self._reader.connections if connection.topic in wanted]
         counts: Counter[str] = Counter()
         try:
-            stores: dict[str, Typestore] = {}
+            decoders: dict[str, Decoder] = {}
             for connection in connections:
-                stores[connection.topic] = types_for(connection.msgtype, connection.msgdef)
+                store = types_for(connection.msgtype, connection.msgdef)
+                decoders[connection.topic] = Decoder(store, connection.msgtype)
             for connection, stamp, raw in self._reader.messages(connections) if connections else ():
                 topic = connection.topic
                 counts[topic] += 1
                 try:
-                    message = stores[topic].deserialize_cdr(raw, connection.msgtype)
+                    message = decoders[topic](raw)
                 except Exception as error:  # a short or garbled payload raises many kinds
                     raise BagError(
                         f"{self.path}: topic {topic}, {self.when(stamp)}: {connection.msgtype} of {len(raw)} bytes "
