@@ -78,6 +78,9 @@ class TickAssembler:
         self._buffers: dict[str, _Buffer] = {}
         self._next: int | None = None
         self._next_is_fixed = False
+        # The time of tick `_timed`, kept because it is asked for with every message.
+        self._timed: int | None = None
+        self._timed_ns = 0
         self.reset()
 
     def reset(self, start_ns: int | None = None) -> None:
@@ -147,7 +150,14 @@ class TickAssembler:
             return ticks
         rate = self._contract.rate_fraction
         buffers = self._buffers
-        stamp = tick_time(self._next, rate)
+        if self._next != self._timed:
+            self._timed, self._timed_ns = self._next, tick_time(self._next, rate)
+        stamp = self._timed_ns
+        if now_ns is None:
+            # Most messages lie between two ticks: the first topic that has not reached the next one says so.
+            for buffer in buffers.values():
+                if buffer.newest_ns is None or buffer.newest_ns < stamp:
+                    return ticks
         # -1: a topic without a message is behind every tick.
         reached = min(-1 if buffer.newest_ns is None else buffer.newest_ns for buffer in buffers.values())
         while stamp <= reached or (now_ns is not None and now_ns >= stamp + self._max_wait_ns):
