@@ -183,14 +183,15 @@ class _Progress:
 
     def __init__(self, paths: list[Path], enabled: bool) -> None:
         self._sizes = [sum(file.stat().st_size for file in bag_files(path)) for path in paths]
-        self._shares = [0.0] * len(paths)
+        self._done = [0] * len(paths)
         total = sum(self._sizes)
         self._bar = progress_bar(total=total, unit="B", unit_scale=True, disable=not enabled, desc="convert")
 
     def share_done(self, index: int, share: float) -> None:
         """This share of the bag at `index` is done."""
-        self._bar.update((share - self._shares[index]) * self._sizes[index])
-        self._shares[index] = share
+        done = int(share * self._sizes[index])
+        self._bar.update(done - self._done[index])
+        self._done[index] = done
 
     def __enter__(self) -> _Progress:
         return self
