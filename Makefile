@@ -7,7 +7,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 PIP_ARGS ?=
 SHELL = /bin/bash
 
-.PHONY: help install install-dev demo test test-core lint format bench-update clean
+.PHONY: help install install-dev demo test test-core lint format bench-update bench-convert clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ format: $(VENV)/.installed-dev ## Put the code into the format that lint wants.
 
 bench-update: $(VENV)/.installed-dev ## Time one training update against plain PyTorch (PROFILE=1: where the time goes); on an idle machine.
 	$(VENV)/bin/python -m benchmarks.bench_update $(if $(PROFILE),--profile)
+
+bench-convert: $(VENV)/.installed-dev ## Time conversion against plain decoding: minutes, 3 GB of disk, on an idle machine.
+	$(VENV)/bin/python -m benchmarks.bench_convert
 
 clean: ## Remove what was built (not the virtual environment).
 	rm -rf build install log

@@ -55,6 +55,7 @@ setup(
         "bags": ["rosbags>=0.11,<0.12", "minari[hdf5]", "h5py"],
         "sim": ["mujoco>=3.2", "gymnasium>=1.0", "scipy", "matplotlib", "pillow"],
         "ogbench": ["ogbench>=1.2"],
+        "cluster": ["ray>=2.9"],
         "video": ["imageio-ffmpeg"],
         "test": ["pytest", "hypothesis"],
     },

@@ -1,41 +1,35 @@
 """Bags to a Minari dataset: all of it or nothing, with a report.
 
-A message that breaks the contract, a topic that is missing or too slow, or a bag without a usable step stops the
-conversion: data that is quietly half wrong costs more than an error.
+Every bag becomes a part of its own beside the output, by as many workers as are given; then the parts are put together
+in the order of the bags. What was finished when a conversion was killed is used by the next one of the same bags,
+contract and software. Whoever converted which bag, and however often it was interrupted, the dataset is the same
+(test/core/bags/test_convert_resume.py and test_convert_engines.py pin that).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Iterable
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from pydantic import TypeAdapter
 
-import rql_core
-from rql_core.bags.episodes import Episode, EpisodeCutter
-from rql_core.bags.reader import BagReader, find_bags
-from rql_core.bags.recover import storage_files
-from rql_core.bags.report import BagReport, ConversionReport, DatasetStatistics, TopicReport
-from rql_core.contract.episode_schema import End
-from rql_core.contract.load import parse_contract, read_contract_text
-from rql_core.contract.messages import event_stamp
-from rql_core.contract.schema import Contract, Linear, MarkerBoundary
-from rql_core.contract.time import NANOSECONDS
-from rql_core.data.minari_io import DatasetWriter
-from rql_core.errors import BagError, ContractError
+from rql_core.bags.convert_bag import bag_files, bag_hashes
+from rql_core.bags.engines import EngineName, make_engine
+from rql_core.bags.parts import PartFolder, PartTask, inputs_hash, part_key
+from rql_core.bags.reader import find_bags
+from rql_core.bags.report import BagReport, ConversionReport, DatasetStatistics
+from rql_core.bags.software import software_versions
+from rql_core.contract.load import definition_paths, parse_contract, read_contract_text
+from rql_core.data.minari_io import DatasetWriter, checked_directory, read_metadata
+from rql_core.data.output_lock import OutputLock
+from rql_core.errors import BagError, DatasetError, RqlError
 from rql_core.progress import progress_bar
 
-# A topic at the control rate has a median period of one control period; 1.5 is midway to every second message missing.
-_SLOWEST_PERIODS = 1.5
-# The median of fewer periods says nothing about a rate.
-_FEWEST_PERIODS = 5
-# Telling the progress bar of every message would cost as much as a tenth of reading it.
-_PROGRESS_MESSAGES = 1000
+_REPORT = "report.json"
 
 
 def convert(
@@ -45,196 +39,170 @@ def convert(
     *,
     overwrite: bool = False,
     progress: bool = True,
+    workers: int | None = None,
+    engine: EngineName = "local",
+    address: str | None = None,
 ) -> ConversionReport:
     """Convert `bags` (see find_bags) by the contract to the Minari dataset `output`, and report.
 
     `output` is a directory `.../name-vN`, or a bare `name-vN` for a dataset below Minari's own root. The dataset holds
     physical float32 observations and float64 actions; report.json and report.txt lie in its directory beside `data/`.
+    `workers`, `engine` and `address`: see `make_engine`. A dataset that is there already and was made of the same bags,
+    contract and software is left as it is, and its report returned.
 
-    Raises BagError, ContractError or DatasetError; then nothing is left at `output`, and an older dataset there stays.
+    Raises BagError, ContractError, ConfigError, DatasetError or WorkerError; then nothing new is at `output`, an older
+    dataset there stays, and bags that were finished need not be read again by the same command.
     """
     text = read_contract_text(contract_path)
-    contract = parse_contract(text, str(contract_path))
+    definitions = definition_paths(parse_contract(text, str(contract_path)), contract_path)
+    path = checked_directory(output)
     paths = find_bags([bags] if isinstance(bags, str | Path) else bags)
     if not paths:
         raise BagError("no bags were given; give at least one bag directory or file")
-    statistics = DatasetStatistics(contract)
-    reports: list[BagReport] = []
-    with DatasetWriter(output, text, overwrite=overwrite) as writer, _Progress(paths, progress) as bar:
-        for path in paths:
-            reports.append(_convert_bag(path, contract, writer, statistics, bar))
-        software = _software()
-        report = statistics.report(
-            writer.path.name, hashlib.sha256(text.encode()).hexdigest(), writer.content_sha256, reports, software
-        )
-        sources = [{"path": bag.path, "sha256": bag.sha256, "episodes": bag.episodes} for bag in reports]
-        writer.finish(
-            {"source_bags": sources, "software": software},
-            {"report.json": json.dumps(report.to_dict(), indent=1) + "\n", "report.txt": report.text()},
-        )
+    with _Progress(paths, progress) as bar:
+        run = make_engine(engine, workers, address, bar.share_done)
+        with OutputLock(path):
+            job = _Job(
+                path, text, paths, software_versions(), overwrite, tuple(str(each.resolve()) for each in definitions)
+            )
+            finished = job.finished()
+            if finished is not None:
+                PartFolder(path).remove()
+                return finished
+            folder = PartFolder(path)
+            folder.open()
+            try:
+                tasks = job.tasks(folder)
+                for index, part in run(tasks):
+                    folder.add(tasks[index].bag, part)
+                    bar.share_done(index, 1.0)
+                report = job.assemble(folder)
+            except BaseException as error:
+                raise _kept(error, folder, len(paths)) from error.__cause__
+            folder.remove()
     return report
+
+
+def _kept(error: BaseException, folder: PartFolder, bags: int) -> BaseException:
+    """The error, which also says that work is kept where some is."""
+    finished = len(folder.parts)
+    if not finished:
+        folder.remove()
+        return error
+    if not isinstance(error, RqlError):
+        return error
+    noted = type(error)(
+        f"{error} ({finished} of {bags} bags are finished and kept in {folder.path}; "
+        "the same command goes on from there)"
+    )
+    return noted.with_traceback(error.__traceback__)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be made of what."""
+
+    path: Path
+    text: str
+    bags: list[Path]
+    software: dict[str, str]
+    overwrite: bool
+    definitions: tuple[str, ...]
+
+    @property
+    def contract_sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def tasks(self, folder: PartFolder) -> list[PartTask]:
+        where = str(folder.path)
+        known = folder.parts.get
+        return [
+            PartTask(str(bag), self.text, where, self.software, known(str(bag)), self.definitions) for bag in self.bags
+        ]
+
+    def finished(self) -> ConversionReport | None:
+        """The report of the dataset that is there, if it is the one that this job would make again.
+
+        Raises DatasetError when another one is there and is not to be replaced.
+        """
+        if self.overwrite or not self.path.exists():
+            return None
+        refusal = DatasetError(
+            f"{self.path}: exists already, made of other bags, contract or software; "
+            "give a new version number, or ask to overwrite it"
+        )
+        try:
+            metadata = read_metadata(self.path)
+            # What is cheap to compare first: hashing all the bags takes seconds a gigabyte.
+            sources = [source["path"] for source in metadata["source_bags"]]
+            same = sources == [str(bag) for bag in self.bags] and metadata["software"] == self.software
+            if not same or metadata["contract_sha256"] != self.contract_sha256:
+                raise refusal
+            keys = [
+                part_key(str(bag), bag_hashes(bag), self.text, self.software, self.definitions) for bag in self.bags
+            ]
+            if metadata["inputs_sha256"] != inputs_hash(keys):
+                raise refusal
+            text = (self.path / _REPORT).read_text(encoding="utf-8")
+            return TypeAdapter(ConversionReport).validate_json(text)
+        except DatasetError as error:
+            raise refusal from error
+        except (OSError, KeyError, TypeError, ValueError):
+            raise refusal from None
+
+    def assemble(self, folder: PartFolder) -> ConversionReport:
+        """Put the finished parts together, in the order of the bags."""
+        statistics = DatasetStatistics(parse_contract(self.text))
+        reports: list[BagReport] = []
+        sources: list[dict[str, Any]] = []
+        with DatasetWriter(self.path, self.text, overwrite=self.overwrite) as writer:
+            for bag in self.bags:
+                part = folder.reader(str(bag))
+                digest = "+".join(part.report.sha256.values())
+                spans: list[int] = []
+                for episode in part.episodes():
+                    span = {"start_ns": episode.start_ns, "end_ns": episode.end_ns}
+                    writer.add(
+                        episode.observations,
+                        episode.actions,
+                        episode.rewards,
+                        episode.masks,
+                        terminal=episode.terminal,
+                        origin={"bag": str(bag), "bag_sha256": digest, "cut": episode.cut, **span},
+                    )
+                    statistics.add(episode)
+                    spans += span.values()
+                reports.append(part.report)
+                times = {"start_ns": min(spans), "end_ns": max(spans)}
+                counts = {"episodes": part.report.episodes, "steps": part.report.steps}
+                sources.append({"path": str(bag), "sha256": part.report.sha256, **counts, **times})
+            content = writer.content_sha256
+            report = statistics.report(writer.path.name, self.contract_sha256, content, reports, self.software)
+            inputs = inputs_hash([folder.parts[str(bag)].key for bag in self.bags])
+            writer.finish(
+                {"source_bags": sources, "software": self.software, "inputs_sha256": inputs},
+                {_REPORT: json.dumps(report.to_dict(), indent=1) + "\n", "report.txt": report.text()},
+            )
+        return report
 
 
 class _Progress:
     """A bar over the bytes of all bags, with rate and time left."""
 
     def __init__(self, paths: list[Path], enabled: bool) -> None:
-        self._sizes = {path: sum(file.stat().st_size for file in _files(path)) for path in paths}
-        total = sum(self._sizes.values())
+        self._sizes = [sum(file.stat().st_size for file in bag_files(path)) for path in paths]
+        self._done = [0] * len(paths)
+        total = sum(self._sizes)
         self._bar = progress_bar(total=total, unit="B", unit_scale=True, disable=not enabled, desc="convert")
 
-    def bag_at(self, path: Path, start: int, share: float) -> None:
-        """`share` of the bag at `path`, which begins `start` bytes into all bags, is done."""
-        self._bar.update(start + min(share, 1.0) * self._sizes[path] - self._bar.n)
-
-    def start_of(self, path: Path) -> int:
-        """Bytes of the bags before this one."""
-        sizes = 0
-        for other, size in self._sizes.items():
-            if other == path:
-                break
-            sizes += size
-        return sizes
+    def share_done(self, index: int, share: float) -> None:
+        """This share of the bag at `index` is done."""
+        done = int(share * self._sizes[index])
+        self._bar.update(done - self._done[index])
+        self._done[index] = done
 
     def __enter__(self) -> _Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-
-
-def _convert_bag(
-    path: Path, contract: Contract, writer: DatasetWriter, statistics: DatasetStatistics, bar: _Progress
-) -> BagReport:
-    episodes_before, steps_before = writer.episodes, writer.steps
-    sha256 = {file.name: _file_hash(file) for file in _files(path)}
-    wanted = {spec.topic: spec.type for spec in contract.observation.topics}
-    wanted[contract.action.topic] = contract.action.type
-    name, digest = str(path), "+".join(sha256.values())
-
-    def write(episodes: list[Episode]) -> None:
-        for episode in episodes:
-            span: dict[str, str | int] = {"start_ns": episode.start_ns, "end_ns": episode.end_ns}
-            writer.add(
-                episode.observations,
-                episode.actions,
-                episode.rewards,
-                episode.masks,
-                terminal=episode.terminal,
-                origin={"bag": name, "bag_sha256": digest, "cut": episode.cut, **span},
-            )
-            statistics.add(episode)
-
-    start = bar.start_of(path)
-    first = last = None
-    messages = 0
-    with BagReader(path) as bag:
-        cutter = EpisodeCutter(contract, *_events(bag, contract, wanted))
-        for topic, receive_ns, message in bag.messages(wanted):
-            try:
-                cutter.push(topic, message, receive_ns)
-            except ContractError as error:
-                raise BagError(f"{path}: {bag.when(receive_ns)}: {error}") from None
-            messages += 1
-            first, last = receive_ns if first is None else first, receive_ns
-            if messages % _PROGRESS_MESSAGES == 0:
-                write(cutter.take())
-                bar.bag_at(path, start, messages / max(bag.message_count, 1))
-        cutter.finish()
-        write(cutter.take())
-        notes = bag.notes
-    bar.bag_at(path, start, 1.0)
-    topics = [TopicReport.of(topic, stamps, cutter.ages.get(topic)) for topic, stamps in cutter.stamps.items()]
-    _check_rates(path, contract, topics)
-    report = BagReport(
-        path=name,
-        sha256=sha256,
-        notes=notes,
-        messages=messages,
-        seconds=0.0 if first is None or last is None else (last - first) / NANOSECONDS,
-        episodes=writer.episodes - episodes_before,
-        steps=writer.steps - steps_before,
-        left_out=cutter.counts,
-        cuts=dict(sorted(cutter.cuts.items())),
-        topics=topics,
-    )
-    if report.steps == 0:
-        raise BagError(
-            f"{path}: no usable step: {_why_nothing(contract, report, cutter)}; mend it or leave the bag out"
-        )
-    return report
-
-
-def _events(bag: BagReader, contract: Contract, wanted: dict[str, str]) -> tuple[list[int], list[tuple[int, End]]]:
-    """Times in ns at which the bag's markers start episodes, and those at which resets end them with what that means.
-
-    Read before everything else: markers are few, and may have been received long after their stamp. A marker that is
-    there twice counts once, and one from before the recording divides nothing.
-    """
-    markers: list[int] = []
-    resets: list[tuple[int, End]] = []
-    for event in contract.episodes.events:
-        for _, receive_ns, message in bag.messages({event.topic: event.type, **wanted}, only=event.topic):
-            try:
-                stamp = event_stamp(event, contract, message, receive_ns)
-            except ContractError as error:
-                raise BagError(f"{bag.path}: {bag.when(receive_ns)}: {error}") from None
-            if isinstance(event, MarkerBoundary):
-                markers.append(stamp)
-            else:
-                resets.append((stamp, event.end))
-    return markers, resets
-
-
-def _check_rates(path: Path, contract: Contract, topics: list[TopicReport]) -> None:
-    rate = float(contract.rate_fraction)
-    # How far apart the messages of an interpolated topic may be is what its tolerance says.
-    held = {spec.topic for spec in contract.observation.topics if not isinstance(spec.align, Linear)}
-    for topic in topics:
-        if topic.topic not in held or topic.rate_hz is None or topic.messages_used <= _FEWEST_PERIODS:
-            continue
-        if topic.rate_hz < rate / _SLOWEST_PERIODS:
-            raise BagError(
-                f"{path}: topic {topic.topic} has {topic.rate_hz:.3g} Hz (median), expected at least the contract's "
-                f"rate of {rate:.4g} Hz; publish it faster or lower the contract's rate"
-            )
-
-
-def _why_nothing(contract: Contract, report: BagReport, cutter: EpisodeCutter) -> str:
-    empty = [topic.topic for topic in report.topics if topic.messages_used == 0]
-    if empty:
-        return f"no messages on {', '.join(empty)}"
-    ticks = len(next(iter(cutter.ages.values())))
-    if ticks == 0:
-        return "at no time were there messages of all observation topics no older than max_age"
-    if report.left_out.get("ticks_without_action", 0) >= ticks:
-        return f"no action was in force at any of {ticks} observations; compare the stamps of {contract.action.topic}"
-    if cutter.longest_run:
-        return f"the longest episode has {cutter.longest_run} steps, min_steps is {contract.episodes.min_steps}"
-    return f"{ticks} observations, but no two that follow each other with an action in force"
-
-
-def _files(path: Path) -> list[Path]:
-    """The storage files of a bag, compressed ones too."""
-    return [*storage_files(path), *sorted(path.glob("*.zstd"))] if path.is_dir() else [path]
-
-
-def _file_hash(file: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with file.open("rb") as opened:
-            while block := opened.read(2**20):
-                digest.update(block)
-    except OSError as error:
-        raise BagError(f"{file}: cannot be read: {error.strerror}") from None
-    return digest.hexdigest()
-
-
-def _software() -> dict[str, Any]:
-    packages = ("rosbags", "minari", "h5py", "gymnasium")
-    return {
-        "rql_core": rql_core.__version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        **{package: version(package) for package in packages},
-    }

@@ -20,6 +20,7 @@ from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2.reader import DirectoryReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
+from rql_core.bags.decode import Decoder
 from rql_core.bags.mcap_reader import ChunkedMcapReader
 from rql_core.bags.message_types import NO_DEFINITIONS, Definitions, types_for
 from rql_core.bags.scan import ROS1_SUFFIX, ZSTD_MAGIC, unpack_message
@@ -28,7 +29,6 @@ from rql_core.errors import BagError
 if TYPE_CHECKING:
     from rosbags.interfaces.typing import RPath
     from rosbags.rosbag2.reader import ReaderProtocol
-    from rosbags.typesys.store import Typestore
 
 _LITTLE_ENDIAN = b"\x00\x01"
 _HEADER = "std_msgs/msg/Header"
@@ -85,7 +85,7 @@ class Storage:
     def decoder(self, connection: Connection, given: Definitions = NO_DEFINITIONS) -> Callable[[bytes], Any]:
         """What makes a message of the connection's bytes; raises what `types_for` raises."""
         store, kind = types_for(connection.msgtype, connection.msgdef, given), connection.msgtype
-        return partial(store.deserialize_ros1, typename=kind) if self.ros1 else _cdr_decoder(store, kind)
+        return partial(store.deserialize_ros1, typename=kind) if self.ros1 else Decoder(store, kind)
 
     def stamp_offset(self, connection: Connection, given: Definitions = NO_DEFINITIONS) -> int | None:
         """Where in a message's bytes its time (seconds, nanoseconds, 4 bytes each) stands; None when it has no header.
@@ -126,25 +126,6 @@ class OpenBag:
         """Whether a storage begins before the one before it ends."""
         filled = [storage for storage in self.storages if storage.messages_there]
         return any(later.start_ns < earlier.end_ns - 1 for earlier, later in pairwise(filled))
-
-
-def _cdr_decoder(store: Typestore, kind: str) -> Callable[[bytes], Any]:
-    """What `deserialize_cdr` does, with what it looks up for each message looked up once.
-
-    Everything but a little-endian message of the right length goes to `deserialize_cdr`, which knows what is wrong.
-    """
-    definition = store.get_msgdef(kind)
-    decode_little, made = definition.deserialize_cdr_le, definition.cls
-
-    def decode(data: bytes) -> Any:
-        if data[:2] == _LITTLE_ENDIAN:
-            message, end = decode_little(data[4:], 0, made, store)
-            # CDR may end in up to three bytes that fill it to a multiple of four.
-            if end + 7 >= len(data) >= 4:
-                return message
-        return store.deserialize_cdr(data, kind)
-
-    return decode
 
 
 def open_bag(path: Path, stack: ExitStack) -> OpenBag:

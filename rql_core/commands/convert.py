@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -13,7 +13,11 @@ from tyro.conf import Positional, arg
 class Convert:
     """Turn rosbag2 recordings into a Minari dataset, by a contract.
 
-    Example: rql convert recordings/ --contract ur5e --out datasets/ur5e-v0
+    Interrupted, the same command goes on where it stopped: bags that were finished are not read again. The dataset is
+    the same however many workers made it, here or on a cluster.
+
+    Example: rql convert recordings/ --contract ur5e --out datasets/ur5e-v0 --workers 4
+    Example: rql convert /shared/bags --contract ur5e --out /shared/ur5e-v0 --engine ray --address ray://head:10001
     """
 
     bags: Annotated[Positional[list[Path]], arg(metavar="BAG ...")]
@@ -24,11 +28,26 @@ class Convert:
     """Dataset directory to write; its name must end in -v0, -v1, ... as Minari's do."""
     overwrite: bool = False
     """Replace a dataset that is there."""
+    workers: int | None = None
+    """How many bags to convert at once. Without it: one here, as many as there are CPUs on a cluster."""
+    engine: Literal["local", "ray"] = "local"
+    """ray: on a Ray cluster, whose machines share the bags and the output's directory (needs the extra 'cluster')."""
+    address: str | None = None
+    """The Ray cluster's address, such as auto or ray://HOST:10001; without it Ray is started on this machine."""
 
     def run(self) -> None:
         """Convert and print the report."""
         from rql_core.bags.convert import convert
         from rql_core.resources import config_file
 
-        report = convert(self.bags, config_file("contracts", self.contract), self.out, overwrite=self.overwrite)
+        contract = config_file("contracts", self.contract)
+        report = convert(
+            self.bags,
+            contract,
+            self.out,
+            overwrite=self.overwrite,
+            workers=self.workers,
+            engine=self.engine,
+            address=self.address,
+        )
         print(report.text())
