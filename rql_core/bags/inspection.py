@@ -89,9 +89,9 @@ class BagInspection:
 def inspect_bag(
     path: Path | str,
     definitions: Iterable[Path | str] = (),
-    progress: Callable[[int], None] = lambda messages: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> BagInspection:
-    """Read the bag at `path` once and say what is there. `progress` is told of messages as they are read.
+    """Read the bag at `path` once and say what is there. `progress` is told which share of it was read, up to 1.
 
     Raises BagError when the bag cannot be read to its end.
     """
@@ -104,8 +104,7 @@ def inspect_bag(
             if offset is not None:
                 stamps[topic] = array("q")
                 readers[topic] = (_stamp_reader(offset, bag.ros1), stamps[topic])
-        waiting = 0
-        for topic, receive_ns, raw in bag.raw_messages():
+        for read_so_far, (topic, receive_ns, raw) in enumerate(bag.raw_messages(), start=1):
             received[topic].append(receive_ns)
             if topic in readers:
                 read, into = readers[topic]
@@ -117,11 +116,9 @@ def inspect_bag(
                         "is too short for its header; the file is damaged there"
                     ) from None
                 into.append(seconds * NANOSECONDS + nanoseconds)
-            waiting += 1
-            if waiting == _PROGRESS_MESSAGES:
-                progress(waiting)
-                waiting = 0
-        progress(waiting)
+            if read_so_far % _PROGRESS_MESSAGES == 0:
+                progress(min(1.0, read_so_far / max(bag.message_count, 1)))
+        progress(1.0)
         start = min((times[0] for times in received.values() if times), default=0)
         end = max((times[-1] for times in received.values() if times), default=0)
         topics = [_topic(bag, topic, start, received[topic], stamps.get(topic)) for topic in sorted(bag.topics)]

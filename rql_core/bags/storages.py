@@ -18,9 +18,9 @@ from urllib.parse import quote
 from rosbags.interfaces import Connection, Nodetype
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2.reader import DirectoryReader
-from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
+from rql_core.bags.mcap_reader import ChunkedMcapReader
 from rql_core.bags.message_types import NO_DEFINITIONS, Definitions, types_for
 from rql_core.bags.scan import ROS1_SUFFIX, ZSTD_MAGIC, unpack_message
 from rql_core.errors import BagError
@@ -28,7 +28,9 @@ from rql_core.errors import BagError
 if TYPE_CHECKING:
     from rosbags.interfaces.typing import RPath
     from rosbags.rosbag2.reader import ReaderProtocol
+    from rosbags.typesys.store import Typestore
 
+_LITTLE_ENDIAN = b"\x00\x01"
 _HEADER = "std_msgs/msg/Header"
 
 RawMessage = tuple[Connection, int, bytes]
@@ -43,7 +45,7 @@ class _QuotedSqlite3Reader(Sqlite3Reader):
 
 class _Directory(DirectoryReader):
     STORAGE_PLUGINS: Mapping[str, type[ReaderProtocol]] = {
-        "mcap": McapReader,
+        "mcap": ChunkedMcapReader,
         "sqlite3": _QuotedSqlite3Reader,
     }
 
@@ -83,8 +85,7 @@ class Storage:
     def decoder(self, connection: Connection, given: Definitions = NO_DEFINITIONS) -> Callable[[bytes], Any]:
         """What makes a message of the connection's bytes; raises what `types_for` raises."""
         store, kind = types_for(connection.msgtype, connection.msgdef, given), connection.msgtype
-        decode = store.deserialize_ros1 if self.ros1 else store.deserialize_cdr
-        return partial(decode, typename=kind)
+        return partial(store.deserialize_ros1, typename=kind) if self.ros1 else _cdr_decoder(store, kind)
 
     def stamp_offset(self, connection: Connection, given: Definitions = NO_DEFINITIONS) -> int | None:
         """Where in a message's bytes its time (seconds, nanoseconds, 4 bytes each) stands; None when it has no header.
@@ -127,6 +128,25 @@ class OpenBag:
         return any(later.start_ns < earlier.end_ns - 1 for earlier, later in pairwise(filled))
 
 
+def _cdr_decoder(store: Typestore, kind: str) -> Callable[[bytes], Any]:
+    """What `deserialize_cdr` does, with what it looks up for each message looked up once.
+
+    Everything but a little-endian message of the right length goes to `deserialize_cdr`, which knows what is wrong.
+    """
+    definition = store.get_msgdef(kind)
+    decode_little, made = definition.deserialize_cdr_le, definition.cls
+
+    def decode(data: bytes) -> Any:
+        if data[:2] == _LITTLE_ENDIAN:
+            message, end = decode_little(data[4:], 0, made, store)
+            # CDR may end in up to three bytes that fill it to a multiple of four.
+            if end + 7 >= len(data) >= 4:
+                return message
+        return store.deserialize_cdr(data, kind)
+
+    return decode
+
+
 def open_bag(path: Path, stack: ExitStack) -> OpenBag:
     """Open the bag at `path` until `stack` is closed; raises what rosbags raises, and OSError."""
     index: dict[str, tuple[str, int]] = {}
@@ -141,7 +161,7 @@ def open_bag(path: Path, stack: ExitStack) -> OpenBag:
         storages = [Storage(each, packed) for each in directory.storages]
     else:
         kinds: dict[str, Callable[[Path], Any]] = {ROS1_SUFFIX: Ros1Reader, ".db3": _QuotedSqlite3Reader}
-        reader = kinds.get(path.suffix, McapReader)(path)
+        reader = kinds.get(path.suffix, ChunkedMcapReader)(path)
         reader.open()
         stack.callback(reader.close)
         storages = [Storage(reader, False)]

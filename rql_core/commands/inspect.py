@@ -63,22 +63,25 @@ class Inspect:
 
     def _inspect(self, paths: list[Path]) -> tuple[list[BagInspection], list[str]]:
         from rql_core.bags.inspection import inspect_bag
-        from rql_core.bags.reader import BagReader
         from rql_core.bags.recover import storage_files
         from rql_core.errors import BagError
         from rql_core.progress import progress_bar
 
-        size = sum(file.stat().st_size for path in paths for file in storage_files(path, packed=True))
+        sizes = [sum(file.stat().st_size for file in storage_files(path, packed=True)) for path in paths]
         inspections, failed = [], []
-        with progress_bar(unit="msg", unit_scale=True, desc="inspect", disable=size < _BYTES_WITH_A_BAR) as bar:
-            for path in paths:
+        small = sum(sizes) < _BYTES_WITH_A_BAR
+        with progress_bar(total=sum(sizes), unit="B", unit_scale=True, desc="inspect", disable=small) as bar:
+            for index, path in enumerate(paths):
+                start, size = sum(sizes[:index]), sizes[index]
+
+                def show(share: float, start: int = start, size: int = size) -> None:
+                    bar.update(start + round(share * size) - bar.n)
+
                 try:
-                    if not bar.disable:
-                        with BagReader(path) as bag:
-                            bar.total = (bar.total or 0) + bag.message_count
-                    inspections.append(inspect_bag(path, self.definitions, bar.update))
+                    inspections.append(inspect_bag(path, self.definitions, show))
                 except BagError as error:
                     failed.append(str(error))
+                    show(1.0)
         return inspections, failed
 
     def _propose(self, paths: list[Path], inspections: list[BagInspection]) -> None:
