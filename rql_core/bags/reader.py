@@ -298,8 +298,12 @@ class BagReader:
         recovered = recover_bag(self.path, temporary / "recovered")
         if recovered.messages == 0:
             raise BagError(f"{self.path}: unfinished and without a whole message; leave it out")
-        if packed and closed and recovered.damage:
-            raise BagError(f"{self.path}: damaged: {recovered.damage}; copy it again, or use rql recover")
+        # A killed recorder leaves an MCAP file that ends early, which is no damage, but a database that is whole.
+        if recovered.damage and ((packed and closed) or any(".db3" in file.suffixes for file in files)):
+            raise BagError(
+                f"{self.path}: damaged: {recovered.damage}; copy it again, or keep what can be read with recover_bag "
+                "(rql recover)"
+            )
         if not packed or recovered.damage:
             detail = f", {recovered.bytes_cut} bytes cut" if recovered.bytes_cut else ""
             self.notes.append(f"unfinished, {recovered.messages} messages read{detail}")

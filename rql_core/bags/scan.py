@@ -221,12 +221,22 @@ class Scan:
             self.topics.update({topic.name: topic for topic in topics.values()})
         except sqlite3.DatabaseError as error:
             raise BagError(f"{self.path}: not readable as a SQLite database: {error}") from None
+        self.damage = _database_damage(database)
         try:
             # By row, not by time: the index on time may be what is damaged.
             for key, stamp, data in database.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id"):
                 yield topics[key], stamp, data
         except (sqlite3.DatabaseError, KeyError) as error:
             self.damage = f"{type(error).__name__}: {error}"
+
+
+def _database_damage(database: sqlite3.Connection) -> str:
+    """What is wrong with the pages, or "": SQLite has no checksums, and gives out what stands in a damaged page."""
+    try:
+        ((verdict,),) = database.execute("PRAGMA quick_check(1)").fetchall()
+    except sqlite3.DatabaseError as error:
+        verdict = str(error)
+    return "" if verdict == "ok" else f"{' '.join(verdict.split())} (numbers near it may be wrong)"
 
 
 def file_states(files: Iterable[Path]) -> list[tuple[int, int] | None]:

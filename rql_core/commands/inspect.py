@@ -100,19 +100,19 @@ class Inspect:
 
         assert self.contract_out is not None
 
-        def sample(every: list[str]) -> dict[str, TopicSample]:
+        def sample(what: str, every: list[str]) -> dict[str, TopicSample]:
             samples = []
             big = sum(bag.size_bytes for bag in inspections) >= _BYTES_WITH_A_BAR
-            for path in progress_bar(paths, unit="bag", desc="propose", disable=not big):
+            for path in progress_bar(paths, unit="bag", desc=what, disable=not big):
                 with BagReader(path, self.definitions) as bag:
                     samples.append(sample_topics(bag, every))
             return merge_samples(samples)
 
-        samples = sample([])
+        samples = sample("sample", [])
         # Limits need every command, and only now it is known which topic has them.
         commands = [self.action] if self.action is not None else command_topics(samples)[:1]
         if commands:
-            samples = sample(commands)
+            samples = sample("limits", commands)
         folder = self.contract_out.resolve().parent
         definitions = [os.path.relpath(path.resolve(), folder) for path in self.definitions]
         proposal = propose(inspections, samples, self.action)

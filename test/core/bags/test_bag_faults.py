@@ -53,6 +53,33 @@ def test_noise_in_a_database_is_found_before_the_first_message(tmp_path: Path) -
     assert read == []
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_database_with_noise_and_without_metadata_is_refused_and_recovered_with_a_warning(
+    tmp_path: Path, share: float
+) -> None:
+    bag = synthetic.record(400).write(tmp_path / "bag", "sqlite3")
+    (bag / "metadata.yaml").unlink()
+    file = storage_file(bag)
+    data = bytearray(file.read_bytes())
+    at = int(len(data) * share)
+    data[at : at + 4096] = np.random.default_rng(int(share * 10)).bytes(4096)
+    file.write_bytes(data)
+    with pytest.raises(BagError, match=r"bag: damaged: .*; copy it again, or keep what can be read"):
+        list(read_bag(bag, TOPICS))
+    assert recover_bag(bag, tmp_path / "whole").damage.startswith("bag.db3: ")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_cut_database_without_metadata_is_refused(tmp_path: Path, share: float) -> None:
+    bag = synthetic.record(400).write(tmp_path / "bag", "sqlite3")
+    (bag / "metadata.yaml").unlink()
+    file = storage_file(bag)
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+    for read in (lambda: list(read_bag(bag, TOPICS)), lambda: recover_bag(bag, tmp_path / "whole")):
+        with pytest.raises(BagError, match=r"bag\.db3: not readable as a SQLite database"):
+            read()
+
+
 def test_what_is_before_the_noise_is_recovered(tmp_path: Path) -> None:
     recording = synthetic.record(12_000)
     bag = recording.write(tmp_path / "bag")
