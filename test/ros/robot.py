@@ -59,11 +59,12 @@ class Robot:
     def _diagnose(self, message: DiagnosticArray) -> None:
         self.diagnostics += message.status
 
-    def wait(self, done: Callable[[], bool], what: str, patience: float = PATIENCE_S) -> None:
-        """Serve callbacks until `done()`; fails with `what` when it does not come."""
+    def wait(self, done: Callable[[], bool], what: str | Callable[[], str], patience: float = PATIENCE_S) -> None:
+        """Serve callbacks until `done()`; fails with `what`, asked for then, when it does not come."""
         deadline = monotonic() + patience
         while not done():
-            assert monotonic() < deadline, f"waited {patience:g} s for {what}"
+            if monotonic() > deadline:
+                raise AssertionError(f"waited {patience:g} s for {what if isinstance(what, str) else what()}")
             self.executor.spin_once(timeout_sec=0.02)
 
     def wait_for_readers(self, count: int = 1) -> None:

@@ -142,7 +142,12 @@ def test_in_realtime_it_goes_on_without_a_controller_and_holds(
         "bridge",
         node_command("mujoco_bridge_node", contract=contract_path, world="planar_arm", factor=5.0, seed=SEED),
     )
-    controller.wait(lambda: len(controller.heard["joints"]) >= 20, "twenty observations")
+    controller.wait_for_bridge()
+    heard = controller.heard
+    controller.wait(
+        lambda: len(heard["joints"]) >= 20,
+        lambda: f"twenty observations; heard are { ({name: len(messages) for name, messages in heard.items()}) }",
+    )
     stamps = [stamp_to_ns(message.header.stamp) for message in controller.heard["joints"]]
     assert (np.diff(stamps) == controller.contract.period_ns).all()
     first, last = controller.heard["joints"][0], controller.heard["joints"][-1]
