@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rql_core.bags.rows import Rows
 from rql_core.contract.alignment import CLOCK_JUMP_NS, Tick, TickAssembler
 from rql_core.contract.chunk import CommandSchedule, decode_chunk
 from rql_core.contract.messages import FloatArray
@@ -72,8 +73,8 @@ class EpisodeCutter:
         self._last: Tick | None = None
         self._last_marker = 0
         self._solved = False
-        self._observations: list[FloatArray] = []
-        self._actions: list[npt.NDArray[np.float64]] = []
+        self._observations = Rows(contract.observation_dim, np.float32)
+        self._actions = Rows(contract.action_dim, np.float64)
         self._start_ns = 0
         self._end_ns = 0
         self._done: list[Episode] = []
@@ -200,9 +201,8 @@ class EpisodeCutter:
 
     def _cut(self, why: str, terminal: bool = False) -> None:
         """End the episode with the last observation; the action that answered it led nowhere that was seen."""
-        observations, actions = self._observations, self._actions
-        steps = len(observations) - 1
-        self._observations, self._actions = [], []
+        steps = len(self._observations) - 1
+        observations, actions = self._observations.take(), self._actions.take()
         if steps < 1:
             return
         self.cuts[why] += 1
@@ -211,12 +211,11 @@ class EpisodeCutter:
             self._own_counts["short_episodes"] += 1
             self._own_counts["steps_in_short_episodes"] += steps
             return
-        stacked = np.stack(observations)
-        rewards, masks = self._rule.label(stacked)
+        rewards, masks = self._rule.label(observations)
         self._done.append(
             Episode(
-                observations=stacked,
-                actions=np.stack(actions[:steps]),
+                observations=observations,
+                actions=actions[:steps],
                 rewards=rewards,
                 masks=masks,
                 terminal=terminal,
