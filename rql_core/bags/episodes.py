@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rql_core.bags.rows import Rows
 from rql_core.contract.alignment import CLOCK_JUMP_NS, Tick, TickAssembler
 from rql_core.contract.chunk import CommandSchedule, decode_chunk
 from rql_core.contract.episode_schema import BagBoundary, End, MarkerBoundary
@@ -101,8 +102,8 @@ class EpisodeCutter:
         self._broken: str | None = None
         self._seen_ns = 0
         self._solved = False
-        self._observations: list[FloatArray] = []
-        self._actions: list[npt.NDArray[np.float64]] = []
+        self._observations = Rows(contract.observation_dim, np.float32)
+        self._actions = Rows(contract.action_dim, np.float64)
         self._start_ns = 0
         self._end_ns = 0
         self._done: list[Episode] = []
@@ -224,7 +225,8 @@ class EpisodeCutter:
             return
         if self._time_limit is not None and len(self._observations) - 1 == self._time_limit_steps:
             self._boundary("time limit", terminal=self._time_limit.end == "terminal")
-            self._observations, self._start_ns = [tick.observation], tick.stamp_ns
+            self._observations.append(tick.observation)
+            self._start_ns = tick.stamp_ns
         if action is None:
             self._own_counts["ticks_without_action"] += 1
             self._boundary("no action in force")
@@ -266,9 +268,8 @@ class EpisodeCutter:
 
     def _cut(self, why: str, terminal: bool = False) -> None:
         """End the episode with the last observation; the action that answered it led nowhere that was seen."""
-        observations, actions = self._observations, self._actions
-        steps = len(observations) - 1
-        self._observations, self._actions = [], []
+        steps = len(self._observations) - 1
+        observations, actions = self._observations.take(), self._actions.take()
         if steps < 1:
             return
         self.cuts[why] += 1
@@ -277,14 +278,13 @@ class EpisodeCutter:
             self._own_counts["short_episodes"] += 1
             self._own_counts["steps_in_short_episodes"] += steps
             return
-        stacked = np.stack(observations)
-        rewards, masks = self._rule.label(stacked)
+        rewards, masks = self._rule.label(observations)
         if terminal:
             masks[-1] = 0.0
         self._done.append(
             Episode(
-                observations=stacked,
-                actions=np.stack(actions[:steps]),
+                observations=observations,
+                actions=actions[:steps],
                 rewards=rewards,
                 masks=masks,
                 terminal=terminal,

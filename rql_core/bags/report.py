@@ -35,11 +35,13 @@ class TopicReport:
         """Summarise the stamps of used messages, and their ages at the ticks, in ns."""
         # Only steps forward in time: after a clock jump the next one begins a new count.
         periods = np.diff(np.frombuffer(stamps, dtype=np.int64)) if len(stamps) > 1 else np.empty(0, dtype=np.int64)
-        periods = periods[periods > 0]
+        if len(periods) and periods.min() <= 0:
+            periods = periods[periods > 0]
         rate = longest = age = oldest = None
         if len(periods):
-            rate = NANOSECONDS / float(np.median(periods))
             longest = float(periods.max()) / NANOSECONDS
+            # In place: a bag of ten gigabytes has tens of millions of them.
+            rate = NANOSECONDS / float(np.median(periods, overwrite_input=True))
         if ages:
             values = np.frombuffer(ages, dtype=np.int64)
             age, oldest = float(np.median(values)) / NANOSECONDS, float(values.max()) / NANOSECONDS

@@ -301,8 +301,8 @@ while done < 50:
 def test_a_bag_that_is_written_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = convert_bag.convert_bag
 
-    def and_write(path: Path, *arguments: Any) -> Any:
-        report = original(path, *arguments)
+    def and_write(path: Path, *arguments: Any, **options: Any) -> Any:
+        report = original(path, *arguments, **options)
         with next(path.glob("*.mcap")).open("ab") as file:
             file.write(b"\n")
         return report
