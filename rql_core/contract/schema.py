@@ -7,20 +7,19 @@ so that training and deployment cannot disagree. Unknown keys are refused: a mis
 
 from __future__ import annotations
 
-import math
 import re
 from fractions import Fraction
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from rql_core.contract.reward_schema import Reward
+from rql_core.contract.schema_base import MessageType, Name, Number, Topic
+from rql_core.contract.schema_base import Qos as Qos
+from rql_core.contract.schema_base import Strict as _Strict
+from rql_core.contract.schema_base import finite as _finite
 from rql_core.contract.time import NANOSECONDS
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
-Topic = Annotated[str, Field(pattern=r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$", max_length=255)]
-MessageType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*/msg/[A-Z][A-Za-z0-9]*$")]
-Number = StrictFloat | StrictInt
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 JOINT_STATE = "sensor_msgs/msg/JointState"
@@ -32,25 +31,6 @@ UNSTAMPED_PACKAGES = ("std_msgs",)
 
 _ATTRIBUTE = re.compile(r"^[a-z][a-z0-9_]*(\[\d+\])?(\.[a-z][a-z0-9_]*(\[\d+\])?)*$")
 _JOINT_FIELD = re.compile(r"^(position|velocity|effort)\.(.+)$")
-
-
-def _finite(value: float, what: str) -> float:
-    if not math.isfinite(value):
-        raise ValueError(f"{what} is {value}, expected a finite number")
-    return float(value)
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Qos(_Strict):
-    """Quality of service of a subscription or publisher, in the words of rmw."""
-
-    reliability: Literal["reliable", "best_effort"] = "reliable"
-    durability: Literal["volatile", "transient_local"] = "volatile"
-    depth: int = Field(default=1000, ge=1, le=100_000)
-    # 1000: two seconds of a 500 Hz stream; a reader that falls behind must not lose training data.
 
 
 class Hold(_Strict):
@@ -193,28 +173,6 @@ class Action(_Strict):
         return round(self.max_age * NANOSECONDS)
 
 
-class Within(_Strict):
-    """Solved when the feature lies within `tolerance` of `target` (Euclidean distance, in the feature's unit)."""
-
-    rule: Literal["within"]
-    feature: Name
-    target: list[Number] = Field(min_length=1)
-    tolerance: float = Field(gt=0, allow_inf_nan=False)
-
-    @field_validator("target")
-    @classmethod
-    def _target_finite(cls, target: list[float]) -> list[float]:
-        return [_finite(value, "target") for value in target]
-
-
-class Reward(_Strict):
-    """Reward of the transition o_i, a_i -> o_{i+1}: `at_success` where o_{i+1} solves the task, else `otherwise`."""
-
-    success: Within
-    at_success: float = Field(allow_inf_nan=False)
-    otherwise: float = Field(allow_inf_nan=False)
-
-
 class MarkerBoundary(_Strict):
     """A message on this topic starts an episode at its stamp."""
 
@@ -271,14 +229,7 @@ class Contract(_Strict):
                     raise ValueError(
                         f"{spec.topic}: {spec.type} has no header, which clock 'header' needs; use clock 'receive'"
                     )
-        success = self.reward.success
-        if success.feature not in names:
-            raise ValueError(f"reward.success.feature {success.feature!r} is no feature; there are {', '.join(names)}")
-        size = len(self.features[names.index(success.feature)].fields)
-        if len(success.target) != size:
-            raise ValueError(
-                f"reward.success.target has {len(success.target)} values, expected {size} (feature {success.feature!r})"
-            )
+        self.reward.check(names, self.observation_names)
         return self
 
     @cached_property
@@ -307,6 +258,11 @@ class Contract(_Strict):
                 return slice(start, start + len(feature.fields))
             start += len(feature.fields)
         raise KeyError(name)
+
+    @property
+    def reward_feature(self) -> str:
+        """The feature that the reward is about, whose path a record of an episode keeps."""
+        return self.reward.feature([feature.name for feature in self.features], self.observation_names)
 
     @cached_property
     def rate_fraction(self) -> Fraction:
