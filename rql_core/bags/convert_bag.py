@@ -14,6 +14,7 @@ from rql_core.bags.episodes import Episode, EpisodeCutter
 from rql_core.bags.reader import BagReader
 from rql_core.bags.recover import storage_files
 from rql_core.bags.report import BagReport, TopicReport
+from rql_core.contract.reward_signals import RewardSignals
 from rql_core.contract.schema import Contract, MarkerBoundary
 from rql_core.contract.time import NANOSECONDS, stamp_to_ns
 from rql_core.errors import BagError, ContractError
@@ -54,7 +55,7 @@ def convert_bag(
     wanted = {spec.topic: spec.type for spec in contract.observation.topics}
     wanted[contract.action.topic] = contract.action.type
     with BagReader(path) as bag:
-        cutter = EpisodeCutter(contract, _markers(bag, contract, wanted))
+        cutter = EpisodeCutter(contract, _markers(bag, contract, wanted), _reward_signals(bag, contract))
         push = cutter.push
         for topic, receive_ns, message in bag.messages(wanted):
             try:
@@ -68,7 +69,10 @@ def convert_bag(
             if messages % _PROGRESS_MESSAGES == 0:
                 write(cutter.take())
                 share_done(min(messages / max(bag.message_count, 1), 1.0))
-        cutter.finish()
+        try:
+            cutter.finish()
+        except ContractError as error:
+            raise BagError(f"{path}: at the bag's end: {error}") from None
         write(cutter.take())
         notes = bag.notes
     topics = [TopicReport.of(topic, stamps, cutter.ages.get(topic)) for topic, stamps in cutter.stamps.items()]
@@ -133,6 +137,23 @@ def _markers(bag: BagReader, contract: Contract, wanted: dict[str, str]) -> list
             )
         stamps.append(stamp)
     return stamps
+
+
+def _reward_signals(bag: BagReader, contract: Contract) -> RewardSignals | None:
+    """What the bag's topics say about reward and success; None for a contract that asks none."""
+    signals = RewardSignals(contract)
+    for wanted in signals.types:
+        for topic, receive_ns, message in bag.messages(signals.types, only=wanted):
+            try:
+                signals.push(topic, message, receive_ns)
+            except ContractError as error:
+                raise BagError(f"{bag.path}: {bag.when(receive_ns)}: {error}") from None
+    if silent := signals.silent():
+        raise BagError(
+            f"{bag.path}: no messages on {', '.join(silent)}, which reward or success comes from, with missing: cut; "
+            "record it, or leave the bag out"
+        )
+    return signals if signals.types else None
 
 
 def _check_rates(path: Path, contract: Contract, topics: list[TopicReport]) -> None:

@@ -23,7 +23,10 @@ from rql_core.contract.alignment import CLOCK_JUMP_NS, Tick, TickAssembler
 from rql_core.contract.chunk import CommandSchedule, decode_chunk
 from rql_core.contract.messages import FloatArray
 from rql_core.contract.reward import RewardRule
+from rql_core.contract.reward_signals import RewardSignals, StepSignals
 from rql_core.contract.schema import Contract
+from rql_core.contract.time import NANOSECONDS
+from rql_core.errors import ContractError
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +56,16 @@ class EpisodeCutter:
     """Takes the messages of one bag in the order they were received and gives out episodes.
 
     `markers`: times in ns at which episodes start, all those of the bag: known beforehand, because a marker may arrive
-    after the observations it divides. `counts` says what was left out and why, `cuts` how often each kind of cut was
-    made, `longest_run` the most steps between two cuts. `stamps` holds the times of the used messages of each topic and
-    `ages` how old each observation topic's message was at each tick, both in ns. Not thread-safe.
+    after the observations it divides. `signals`: what the bag's topics say about reward and success, if the contract
+    asks topics, all of it beforehand for the same reason. `counts` says what was left out and why, `cuts` how often
+    each kind of cut was made, `longest_run` the most steps between two cuts. `stamps` holds the times of the used
+    messages of each topic and `ages` how old each observation topic's message was at each tick, both in ns. Not
+    thread-safe.
     """
 
-    def __init__(self, contract: Contract, markers: Iterable[int] = ()) -> None:
+    def __init__(self, contract: Contract, markers: Iterable[int] = (), signals: RewardSignals | None = None) -> None:
         self._contract = contract
+        self._signals = signals
         self._action_topic = contract.action.topic
         self._assembler = TickAssembler(contract)
         self._schedule = CommandSchedule(contract.action.max_age_ns)
@@ -74,12 +80,14 @@ class EpisodeCutter:
         self._solved = False
         self._observations: list[FloatArray] = []
         self._actions: list[npt.NDArray[np.float64]] = []
+        self._ticks: list[int] = []
         self._start_ns = 0
         self._end_ns = 0
         self._done: list[Episode] = []
         self._own_counts: Counter[str] = Counter()
         self.cuts: Counter[str] = Counter()
         self.longest_run = 0
+        self._made = 0
         topics = [spec.topic for spec in contract.observation.topics]
         # Arrays of int64: 8 bytes a message, 30 MB for an hour at 1 kHz.
         self.stamps = {topic: array("q") for topic in [*topics, self._action_topic]}
@@ -175,6 +183,9 @@ class EpisodeCutter:
                 self._boundary("gap")
             elif marker != self._last_marker:
                 self._boundary("marker")
+            elif self._observations and (missing := self._missing_signals(last.stamp_ns, tick.stamp_ns)):
+                self._own_counts["steps_without_reward_message"] += 1
+                self._boundary(f"no {', '.join(missing)}")
         self._last_marker = marker
         action = self._schedule.action_at(tick.stamp_ns)
         if self._solved and action is not None:
@@ -183,8 +194,9 @@ class EpisodeCutter:
         if not self._observations:
             self._start_ns = tick.stamp_ns
         self._observations.append(tick.observation)
+        self._ticks.append(tick.stamp_ns)
         self._end_ns = tick.stamp_ns
-        if self._end_at_success and len(self._observations) > 1 and self._rule.success(tick.observation):
+        if self._end_at_success and len(self._observations) > 1 and self._solves(tick.observation):
             self._cut("success", terminal=True)
             self._solved = True
         elif action is None:
@@ -193,6 +205,22 @@ class EpisodeCutter:
         else:
             self._actions.append(action)
 
+    def _solves(self, observation: FloatArray) -> bool:
+        """Whether the last step, which led to this observation, solved the task."""
+        try:
+            return bool(self._rule.success(observation[None], self._signals_of(self._ticks[-2:])).all())
+        except ContractError as error:
+            raise ContractError(f"{self._which_episode()}, step {len(self._ticks) - 2}: {error}") from None
+
+    def _missing_signals(self, start_ns: int, end_ns: int) -> list[str]:
+        return [] if self._signals is None else self._signals.missing(start_ns, end_ns)
+
+    def _signals_of(self, ticks: list[int]) -> StepSignals | None:
+        return None if self._signals is None else self._signals.steps(ticks)
+
+    def _which_episode(self) -> str:
+        return f"episode {self._made} of the bag (starts at {self._start_ns / NANOSECONDS:.3f} s)"
+
     def _boundary(self, why: str) -> None:
         """A cut after which a new episode may begin, also when the last one was solved."""
         self._cut(why)
@@ -200,9 +228,9 @@ class EpisodeCutter:
 
     def _cut(self, why: str, terminal: bool = False) -> None:
         """End the episode with the last observation; the action that answered it led nowhere that was seen."""
-        observations, actions = self._observations, self._actions
+        observations, actions, ticks = self._observations, self._actions, self._ticks
         steps = len(observations) - 1
-        self._observations, self._actions = [], []
+        self._observations, self._actions, self._ticks = [], [], []
         if steps < 1:
             return
         self.cuts[why] += 1
@@ -212,7 +240,11 @@ class EpisodeCutter:
             self._own_counts["steps_in_short_episodes"] += steps
             return
         stacked = np.stack(observations)
-        rewards, masks = self._rule.label(stacked)
+        try:
+            rewards, masks = self._rule.label(stacked, self._signals_of(ticks))
+        except ContractError as error:
+            raise ContractError(f"{self._which_episode()}, {error}") from None
+        self._made += 1
         self._done.append(
             Episode(
                 observations=stacked,
