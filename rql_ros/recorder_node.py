@@ -47,6 +47,8 @@ class RecorderNode(Node):
         self._topics[contract.action.topic] = (contract.action.type, contract.action.qos)
         if isinstance(boundary, MarkerBoundary):
             self._topics[boundary.topic] = (boundary.type, boundary.qos)
+        for rule in contract.reward.topics:
+            self._topics.setdefault(rule.topic, (rule.type, rule.qos))
         self._bag: BagWriter | None = None
         self._messages = 0
         self._episodes = 0
