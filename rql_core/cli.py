@@ -22,6 +22,7 @@ from rql_core.commands.evaluate import Evaluate
 from rql_core.commands.fragment import Fragment
 from rql_core.commands.generate import Generate
 from rql_core.commands.recover import Recover
+from rql_core.commands.relabel import Relabel
 from rql_core.commands.report import Report
 from rql_core.commands.train import Train
 from rql_core.errors import RqlError
@@ -29,6 +30,7 @@ from rql_core.errors import RqlError
 COMMANDS: dict[str, Callable[..., Any]] = {
     "convert": Convert,
     "recover": Recover,
+    "relabel": Relabel,
     "generate": Generate,
     "fragment": Fragment,
     "train": Train,
