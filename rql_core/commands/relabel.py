@@ -19,8 +19,8 @@ class Relabel:
     dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
     """Dataset directory; it stays as it is."""
     reward: str
-    """A contract file, whose reward and success are taken, or an expression over the dataset's features; one that begins
-    with a minus is written --reward=-tip.z."""
+    """A contract file, whose reward and success are taken, or an expression over the dataset's features. One that
+    begins with a minus is written --reward=-tip.z."""
     out: Path
     """Dataset directory to write; its name must end in -v0, -v1, ... as Minari's do."""
     success: str | None = None

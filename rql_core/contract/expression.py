@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
@@ -66,6 +67,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., Array], int, int | None, str]] = {
     "tanh": (np.tanh, 1, 1, "hyperbolic tangent"),
     "floor": (np.floor, 1, 1, "greatest whole number not above"),
 }
+# How a number of a tick before the present one is named.
+_PAST = re.compile(r"@t-\d+$")
 _CONSTANTS = {"pi": np.pi}
 
 _OPERATORS: dict[type[ast.AST], Callable[..., Array]] = {
@@ -104,7 +107,8 @@ class Expression:
 
     `names`: what the numbers are called, `feature.field` each. A number is written as its feature and the last part of
     its field (`tip.x` for `tip.pose.position.x`), or as many of the last parts as tell it from others of the feature;
-    or by its place in the feature, `tip[0]`; or as the feature alone where that has one number.
+    or by its place in the feature, `tip[0]`; or as the feature alone where that has one number. Names mean the present
+    tick; a feature's history is reached by place, the oldest tick first.
     """
 
     def __init__(self, text: str, names: Sequence[str]) -> None:
@@ -279,18 +283,24 @@ def _number(value: Array) -> Array:
     return value.astype(np.float64) if value.dtype == np.bool_ else value
 
 
+def present_columns(names: Sequence[str], feature: str) -> list[int]:
+    """Where the numbers of `feature` at the present tick stand among the names of an observation.
+
+    Of a feature with a history the names end in @t-2, @t-1, @t.
+    """
+    return [i for i, name in enumerate(names) if name.split(".", 1)[0] == feature and not _PAST.search(name)]
+
+
 def _references(names: Sequence[str]) -> dict[str, int]:
     """What each number of the observation may be called in an expression -> its place in the observation."""
-    features: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        features.setdefault(name.split(".", 1)[0], []).append(index)
     references: dict[str, int] = {}
-    for feature, indices in features.items():
-        if len(indices) == 1:
-            references[feature] = indices[0]
-        for place, index in enumerate(indices):
-            references[f"{feature}[{place}]"] = index
-        parts = {index: names[index].split(".")[1:] for index in indices}
+    for feature in dict.fromkeys(name.split(".", 1)[0] for name in names):
+        indices = [i for i, name in enumerate(names) if name.split(".", 1)[0] == feature]
+        references.update({f"{feature}[{place}]": index for place, index in enumerate(indices)})
+        present = present_columns(names, feature)
+        if len(present) == 1:
+            references[feature] = present[0]
+        parts = {index: names[index].removesuffix("@t").split(".")[1:] for index in present}
         for index, path in parts.items():
             for start in range(len(path)):
                 tail = path[start:]

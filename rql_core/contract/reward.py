@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rql_core.contract.expression import Expression, NotFiniteError
+from rql_core.contract.expression import Expression, NotFiniteError, present_columns
 from rql_core.contract.reward_schema import NeverSolved, Reward, RewardExpression, RewardTopic, SolvedWhen, Within
 from rql_core.contract.reward_signals import StepSignals
 from rql_core.contract.schema import Contract
@@ -24,7 +24,8 @@ class RewardRule:
         self._condition: Expression | None = None
         self._value: Expression | None = None
         if isinstance(success, Within):
-            self._slice = contract.feature_slice(success.feature)
+            columns = present_columns(contract.observation_names, success.feature)
+            self._slice = slice(columns[0], columns[-1] + 1)
             self._target = np.array(success.target, dtype=np.float64)
             self._tolerance = success.tolerance
         elif isinstance(success, SolvedWhen):

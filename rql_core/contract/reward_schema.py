@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rql_core.contract.expression import MAX_CHARACTERS, Expression
-from rql_core.contract.schema_base import MessageType, Name, Number, Qos, Strict, Topic, finite
+from rql_core.contract.expression import MAX_CHARACTERS, Expression, present_columns
+from rql_core.contract.strict_model import MessageType, Name, Number, Qos, Strict, Topic, finite
 from rql_core.errors import ContractError
 
 FieldPath = Annotated[
@@ -156,7 +156,7 @@ class Reward(Strict):
                 raise ValueError(
                     f"reward.success.feature {success.feature!r} is no feature; there are {', '.join(features)}"
                 )
-            size = sum(name.split(".", 1)[0] == success.feature for name in names)
+            size = len(present_columns(names, success.feature))
             if len(success.target) != size:
                 raise ValueError(
                     f"reward.success.target has {len(success.target)} values, expected {size} "

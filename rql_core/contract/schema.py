@@ -15,19 +15,22 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rql_core.contract.reward_schema import Reward
-from rql_core.contract.schema_base import MessageType, Name, Number, Topic
-from rql_core.contract.schema_base import Qos as Qos
-from rql_core.contract.schema_base import Strict as _Strict
-from rql_core.contract.schema_base import finite as _finite
+from rql_core.contract.strict_model import (
+    IMAGE_TYPES,
+    JOINT_STATE,
+    JOINT_TRAJECTORY,
+    UNSTAMPED_PACKAGES,
+    MessageType,
+    Name,
+    Number,
+    Qos,
+    Topic,
+)
+from rql_core.contract.strict_model import Strict as _Strict
+from rql_core.contract.strict_model import finite as _finite
 from rql_core.contract.time import NANOSECONDS
 
-IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-JOINT_STATE = "sensor_msgs/msg/JointState"
-JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
-
-# Packages whose messages have no header: refused at once where the header clock needs one. Other types without a header
-# are refused when their first message comes.
-UNSTAMPED_PACKAGES = ("std_msgs",)
+__all__ = ["IMAGE_TYPES", "JOINT_STATE", "JOINT_TRAJECTORY", "Contract", "MarkerBoundary", "ObservationTopic", "Qos"]
 
 _ATTRIBUTE = re.compile(r"^[a-z][a-z0-9_]*(\[\d+\])?(\.[a-z][a-z0-9_]*(\[\d+\])?)*$")
 _JOINT_FIELD = re.compile(r"^(position|velocity|effort)\.(.+)$")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rql_core.contract.expression import FUNCTIONS, MAX_CHARACTERS, Expression, NotFiniteError
+from rql_core.contract.expression import FUNCTIONS, MAX_CHARACTERS, Expression, NotFiniteError, present_columns
 from rql_core.errors import ContractError
 
 NAMES = ("tip.pose.position.x", "tip.pose.position.y", "arm.position.a", "arm.velocity.a", "grip.data", "many.data[3]")
@@ -118,6 +118,16 @@ def test_what_is_no_formula_is_refused_when_it_is_read(text: str, words: str) ->
     with pytest.raises(ContractError, match=words) as caught:
         Expression(text, NAMES)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_means_the_present_tick_of_a_feature_with_a_history() -> None:
+    names = ("tip.x@t-1", "tip.y@t-1", "tip.x@t", "tip.y@t", "grip.data@t-1", "grip.data@t")
+    rows = np.arange(6, dtype=np.float32)[None]
+    for text, value in [("tip.x", 2), ("tip.y", 3), ("tip[0]", 0), ("tip[3]", 3), ("grip", 5), ("grip[0]", 4)]:
+        assert Expression(text, names)(rows).tolist() == [value]
+    assert present_columns(names, "tip") == [2, 3]
+    with pytest.raises(ContractError, match="operator MatMult is not accepted"):
+        Expression("tip.x@t", names)
 
 
 @pytest.mark.parametrize(

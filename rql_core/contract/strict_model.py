@@ -1,4 +1,4 @@
-"""What every part of a contract file is made of: strict models, names, numbers, quality of service."""
+"""What every part of a contract is made of: models that refuse unknown keys, and the words that they share."""
 
 from __future__ import annotations
 
@@ -11,17 +11,36 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
 Topic = Annotated[str, Field(pattern=r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$", max_length=255)]
 MessageType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*/msg/[A-Z][A-Za-z0-9]*$")]
 Number = StrictFloat | StrictInt
+Clock = Literal["header", "receive"]
+
+JOINT_STATE = "sensor_msgs/msg/JointState"
+JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
+MULTI_ARRAY = "std_msgs/msg/Float64MultiArray"
+
+# Pictures and clouds in all the forms in which they are recorded: the schema has no words for them yet.
+IMAGE_TYPES = (
+    "sensor_msgs/msg/Image",
+    "sensor_msgs/msg/CompressedImage",
+    "sensor_msgs/msg/PointCloud2",
+    "stereo_msgs/msg/DisparityImage",
+    "theora_image_transport/msg/Packet",
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+)
+
+# Packages whose messages have no header: refused at once where the header clock needs one. Other types without a header
+# are refused when their first message comes.
+UNSTAMPED_PACKAGES = ("std_msgs",)
 
 
 def finite(value: float, what: str) -> float:
-    """The number as a float; raises ValueError that says `what` it is when it is NaN or infinite."""
+    """`value` as a float; raises ValueError that names it where it is not finite."""
     if not math.isfinite(value):
         raise ValueError(f"{what} is {value}, expected a finite number")
     return float(value)
 
 
 class Strict(BaseModel):
-    """A part of a contract: unknown keys are refused, and nothing changes after it was read."""
+    """Unknown keys are refused: a misspelt limit must not be ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
