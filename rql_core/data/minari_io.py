@@ -285,11 +285,6 @@ def load_dataset(path_or_id: Path | str) -> tuple[Trajectories, str, dict[str, A
     return trajectories, text, metadata
 
 
-def dataset_metadata(path_or_id: Path | str) -> dict[str, Any]:
-    """What metadata.json of a dataset says; raises DatasetError when it is missing or no JSON."""
-    return _metadata(dataset_directory(path_or_id))
-
-
 def _bring_back(old: Path, path: Path) -> None:
     """Undo a replacement that was killed between taking the old dataset away and putting the new one in its place."""
     if old.exists() and not path.exists():

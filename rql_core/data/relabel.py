@@ -20,12 +20,12 @@ from rql_core.contract.reward_schema import Reward
 from rql_core.contract.reward_signals import StepSignals
 from rql_core.contract.rewrite import with_reward
 from rql_core.contract.time import tick_at_or_after, tick_time
-from rql_core.data.minari_io import DatasetWriter, dataset_directory, dataset_metadata
+from rql_core.data.minari_io import DatasetWriter, dataset_directory, read_metadata
 from rql_core.errors import ConfigError, ContractError, DatasetError
 from rql_core.resources import config_file
 
 # What of the old dataset says where its numbers come from, and stays true.
-_KEPT = ("source_bags", "software", "fragments", "made_by", "settings")
+_KEPT = ("source_bags", "inputs_sha256", "software", "fragments", "made_by", "settings")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def relabel(
     path = dataset_directory(source)
     if dataset_directory(out) == path:
         raise ConfigError(f"{out}: is the dataset itself; give the new one another version number")
-    metadata = dataset_metadata(source)
+    metadata = read_metadata(path)
     old_text = metadata.get("contract")
     if not isinstance(old_text, str):
         raise DatasetError(f"{path}: metadata.json has no contract; make the dataset with rql convert")
