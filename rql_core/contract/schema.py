@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from rql_core.contract.quality_schema import Quality
 from rql_core.contract.reward_schema import Reward
 from rql_core.contract.strict_model import (
     IMAGE_TYPES,
@@ -213,6 +214,7 @@ class Contract(_Strict):
     action: Action
     reward: Reward
     episodes: Episodes
+    quality: Quality | None = Field(default=None, description="bounds on converted data; without them nothing fails")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Contract:
