@@ -52,6 +52,16 @@ class Episode:
         return len(self.actions)
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What was cut like an episode and is too short: its first and last observation's times, and why it was cut."""
+
+    start_ns: int
+    end_ns: int
+    steps: int
+    cut: str
+
+
 class EpisodeCutter:
     """Takes the messages of one bag in the order they were received and gives out episodes.
 
@@ -59,8 +69,8 @@ class EpisodeCutter:
     after the observations it divides. `signals`: what the bag's topics say about reward and success, if the contract
     asks topics, all of it beforehand for the same reason. `counts` says what was left out and why, `cuts` how often
     each kind of cut was made, `longest_run` the most steps between two cuts. `stamps` holds the times of the used
-    messages of each topic and `ages` how old each observation topic's message was at each tick, both in ns. Not
-    thread-safe.
+    messages of each topic, `delays` how long after them they were received, and `ages` how old each observation topic's
+    message was at each tick of `ticks`, all in ns; `too_short` what was not long enough. Not thread-safe.
     """
 
     def __init__(self, contract: Contract, markers: Iterable[int] = (), signals: RewardSignals | None = None) -> None:
@@ -91,7 +101,10 @@ class EpisodeCutter:
         topics = [spec.topic for spec in contract.observation.topics]
         # Arrays of int64: 8 bytes a message, 30 MB for an hour at 1 kHz.
         self.stamps = {topic: array("q") for topic in [*topics, self._action_topic]}
+        self.delays = {topic: array("q") for topic in self.stamps}
         self.ages = {topic: array("q") for topic in topics}
+        self.ticks = array("q")
+        self.too_short: list[LeftOut] = []
         self._age_columns = list(self.ages.values())
 
     @property
@@ -115,6 +128,7 @@ class EpisodeCutter:
             self._start_over("clock jump")
         self._pending.extend(assembler.take())
         self.stamps[topic].append(newest)
+        self.delays[topic].append(receive_ns - newest)
         self._settle()
 
     def finish(self) -> None:
@@ -144,6 +158,7 @@ class EpisodeCutter:
         if newest is None or chunk.stamp_ns > newest:
             self._newest_action_ns = chunk.stamp_ns
         self.stamps[self._action_topic].append(chunk.stamp_ns)
+        self.delays[self._action_topic].append(receive_ns - chunk.stamp_ns)
         self._settle()
 
     def _start_over(self, why: str) -> None:
@@ -175,6 +190,7 @@ class EpisodeCutter:
             self._own_counts["gap"] += 1
             self._boundary(f"no {', '.join(tick.missing)}")
             return
+        self.ticks.append(tick.stamp_ns)
         for column, age in zip(self._age_columns, tick.ages_ns, strict=True):
             column.append(age)
         marker = bisect_right(self._markers, tick.stamp_ns)
@@ -238,6 +254,7 @@ class EpisodeCutter:
         if steps < self._contract.episodes.min_steps:
             self._own_counts["short_episodes"] += 1
             self._own_counts["steps_in_short_episodes"] += steps
+            self.too_short.append(LeftOut(ticks[0], ticks[-1], steps, why))
             return
         stacked = np.stack(observations)
         try:
