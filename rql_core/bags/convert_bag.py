@@ -13,7 +13,8 @@ from pathlib import Path
 from rql_core.bags.episodes import Episode, EpisodeCutter
 from rql_core.bags.reader import BagReader
 from rql_core.bags.recover import storage_files
-from rql_core.bags.report import BagReport, TopicReport
+from rql_core.bags.report import BagReport, DroppedEpisode
+from rql_core.bags.timing import BagTiming, TopicReport
 from rql_core.contract.reward_signals import RewardSignals
 from rql_core.contract.schema import Contract, MarkerBoundary
 from rql_core.contract.time import NANOSECONDS, stamp_to_ns
@@ -44,11 +45,13 @@ def convert_bag(
     """
     episodes = steps = messages = 0
     first = last = None
+    spans: list[tuple[int, int]] = []
 
     def write(done: list[Episode]) -> None:
         nonlocal episodes, steps
         for episode in done:
             sink(episode)
+            spans.append((episode.start_ns, episode.end_ns))
             episodes += 1
             steps += episode.steps
 
@@ -75,7 +78,13 @@ def convert_bag(
             raise BagError(f"{path}: at the bag's end: {error}") from None
         write(cutter.take())
         notes = bag.notes
-    topics = [TopicReport.of(topic, stamps, cutter.ages.get(topic)) for topic, stamps in cutter.stamps.items()]
+    # By the clock of receipt a stamp is when a message was received: the two have no offset.
+    delays = cutter.delays if contract.clock == "header" else {}
+    topics = [
+        TopicReport.of(topic, stamps, cutter.ages.get(topic), delays.get(topic))
+        for topic, stamps in cutter.stamps.items()
+    ]
+    timing = BagTiming(cutter.stamps, cutter.ages, cutter.ticks, delays)
     _check_rates(path, contract, topics)
     report = BagReport(
         path=str(path),
@@ -88,6 +97,18 @@ def convert_bag(
         left_out=cutter.counts,
         cuts=dict(sorted(cutter.cuts.items())),
         topics=topics,
+        start_ns=min((min(stamps) for stamps in cutter.stamps.values() if stamps), default=0),
+        episode_topics=[timing.episode(*span) for span in spans],
+        dropped=[
+            DroppedEpisode(
+                each.start_ns,
+                each.end_ns,
+                each.steps,
+                each.cut,
+                f"shorter than min_steps {contract.episodes.min_steps}",
+            )
+            for each in cutter.too_short
+        ],
     )
     if report.steps == 0:
         raise BagError(
