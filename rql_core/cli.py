@@ -16,6 +16,7 @@ from tyro.conf import OmitSubcommandPrefixes
 
 from rql_core.commands.check_contract import CheckContract
 from rql_core.commands.compare import Compare
+from rql_core.commands.contract import Contract
 from rql_core.commands.convert import Convert
 from rql_core.commands.demo import Demo
 from rql_core.commands.evaluate import Evaluate
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": Evaluate,
     "compare": Compare,
     "report": Report,
+    "contract": Contract,
     "check-contract": CheckContract,
     "demo": Demo,
 }
