@@ -36,7 +36,10 @@ th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px so
   vertical-align: middle; }
 thead th { font-size: .82rem; color: var(--soft); font-weight: 600; background: var(--back); }
 .dense td, .dense th { padding: .15rem .8rem .15rem 0; white-space: nowrap; font-size: .8rem; }
-.dense thead th { white-space: normal; min-width: 4rem; position: sticky; top: 0; vertical-align: bottom; }
+.dense thead { position: sticky; top: 0; }
+.dense thead th { white-space: normal; vertical-align: bottom; border-bottom: 0; }
+.dense .topic { border-bottom: 1px solid var(--rule); }
+tr { scroll-margin-top: 6rem; }
 tr:target { background: var(--box); outline: 2px solid var(--look); }
 .wide { overflow-x: auto; }
 .tall { max-height: 34rem; overflow-y: auto; }
@@ -75,7 +78,7 @@ LEFT_OUT = {
     "action_late": "commands that came after the ticks they were meant for had been decided",
     "ticks_without_action": "observations for which no command was in force",
     "short_episodes": "episodes with fewer steps than min_steps",
-    "steps_in_short_episodes": "steps in those",
+    "steps_in_short_episodes": "steps in the episodes with fewer steps than min_steps",
     "steps_after_success": "steps recorded after the task was solved, up to the next start",
     "steps_without_reward_message": "steps for which the reward's or the success's topic had no message",
 }

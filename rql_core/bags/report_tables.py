@@ -9,7 +9,7 @@ from pathlib import PurePath
 import numpy as np
 
 from rql_core.bags.findings import drop_shares
-from rql_core.bags.report import BagReport, ConversionReport, NumberReport
+from rql_core.bags.report import BagReport, ConversionReport, EpisodeReport, NumberReport
 from rql_core.bags.report_html import counted, extent, folded, table
 from rql_core.bags.report_pictures import histogram
 from rql_core.bags.report_style import LEFT_OUT
@@ -179,49 +179,59 @@ def _bag_row(bag: BagReport) -> list[str]:
     ]
 
 
+# What the table of all episodes says of an episode, and of each topic in it.
+_OF_EPISODE = (
+    "episode",
+    "bag",
+    "begins at, s",
+    "steps",
+    "return",
+    "solved steps",
+    "ended by",
+    "at a limit",
+    "largest jump",
+)
+_OF_TOPIC = ("Hz", "pause, s", "age p50, s", "age p95, s", "missing", "offset, s")
+
+
 def every_episode(report: ConversionReport) -> str:
     """Each episode with each of its topics; other parts of the page lead here."""
-    head = [
-        "episode",
-        "bag",
-        "begins at, s",
-        "steps",
-        "return",
-        "solved steps",
-        "ended by",
-        "at a limit",
-        "largest jump",
-    ]
     topics = list(dict.fromkeys(topic.topic for bag in report.bags for topic in bag.topics))
-    head += [f"{escape(topic)}: Hz, pause s, age p50/p95 s, missing, offset s" for topic in topics]
+    first = "".join(f'<th scope="col" rowspan="2">{name}</th>' for name in _OF_EPISODE)
+    first += "".join(
+        f'<th scope="colgroup" colspan="{len(_OF_TOPIC)}" class="topic">{escape(topic)}</th>' for topic in topics
+    )
+    second = "".join(f'<th scope="col">{name}</th>' for _ in topics for name in _OF_TOPIC)
     body = ""
     for index, episode in enumerate(report.each_episode):
-        bag = report.bags[episode.bag]
-        cells = [
-            escape(PurePath(bag.path).name),
-            f"{(episode.start_ns - bag.start_ns) / NANOSECONDS:.2f}",
-            str(episode.steps),
-            f"{episode.total_reward:.4g}",
-            str(episode.solved_steps) if episode.solved_steps else "-",
-            escape(episode.cut) + (", terminal" if episode.terminal else ""),
-            f"{100 * episode.saturated:.0f} %",
-            f"{100 * episode.largest_jump:.0f} %",
-        ]
-        for timing in episode.topics:
-            numbers = [timing.rate_hz, timing.longest_gap_s, timing.median_age_s, timing.p95_age_s]
-            shown = ["-" if number is None else f"{number:.3g}" for number in numbers]
-            missing = "-" if timing.drops is None else str(timing.drops)
-            offset = "-" if timing.offset_s is None else f"{timing.offset_s:+.3g}"
-            cells.append(f"{shown[0]}, {shown[1]}, {shown[2]}/{shown[3]}, {missing}, {offset}")
+        cells = _episode_cells(episode, report.bags[episode.bag])
         body += (
             f'<tr id="e{index}"><th scope="row">{index}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
         )
     listed = (
-        '<div class="wide tall" tabindex="0"><table class="dense"><thead><tr>'
-        + "".join(f'<th scope="col">{name}</th>' for name in head)
-        + f"</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="wide tall" tabindex="0"><table class="dense"><thead><tr>{first}</tr><tr>{second}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
     return f"<h2>Every episode</h2>{folded(f'{report.episodes} episodes', listed, report.episodes)}"
+
+
+def _episode_cells(episode: EpisodeReport, bag: BagReport) -> list[str]:
+    cells = [
+        escape(PurePath(bag.path).name),
+        f"{(episode.start_ns - bag.start_ns) / NANOSECONDS:.2f}",
+        str(episode.steps),
+        f"{episode.total_reward:.4g}",
+        str(episode.solved_steps) if episode.solved_steps else "-",
+        escape(episode.cut) + (", terminal" if episode.terminal else ""),
+        f"{100 * episode.saturated:.0f} %",
+        f"{100 * episode.largest_jump:.0f} %",
+    ]
+    for timing in episode.topics:
+        numbers = (timing.rate_hz, timing.longest_gap_s, timing.median_age_s, timing.p95_age_s)
+        cells += ["-" if number is None else f"{number:.3g}" for number in numbers]
+        cells.append("-" if timing.drops is None else str(timing.drops))
+        cells.append("-" if timing.offset_s is None else f"{timing.offset_s:+.3g}")
+    return cells
 
 
 def _share(share: float, most: float) -> str:

@@ -83,15 +83,19 @@ class Docs:
         _give(reference_page(), self.out)
 
 
+Part = (
+    Annotated[Check, subcommand("check")]
+    | Annotated[Schema, subcommand("schema")]
+    | Annotated[Docs, subcommand("docs")]
+)
+
+
 @dataclass(frozen=True)
 class Contract:
     """Check a contract, alone or against bags; print its JSON Schema or its reference page."""
 
-    part: (
-        Annotated[Check, subcommand("check")]
-        | Annotated[Schema, subcommand("schema")]
-        | Annotated[Docs, subcommand("docs")]
-    )
+    part: Part
+    """What to do."""
 
     def run(self) -> None:
         """Do what was asked."""
