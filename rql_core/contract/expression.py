@@ -108,7 +108,7 @@ class Expression:
     `names`: what the numbers are called, `feature.field` each. A number is written as its feature and the last part of
     its field (`tip.x` for `tip.pose.position.x`), or as many of the last parts as tell it from others of the feature;
     or by its place in the feature, `tip[0]`; or as the feature alone where that has one number. Names mean the present
-    tick; a feature's history is reached by place, the oldest tick first.
+    tick; a feature's history is reached by place, the oldest tick first. Not thread-safe.
     """
 
     def __init__(self, text: str, names: Sequence[str]) -> None:
@@ -117,8 +117,10 @@ class Expression:
         self._names = tuple(names)
         self._columns = _references(names)
         self._tree = self._parse()
-        self.columns = tuple(sorted({self._columns[ast.unparse(node)] for node in self._check(self._tree)}))
+        references = {node: self._columns[ast.unparse(node)] for node in self._check(self._tree)}
+        self.columns = tuple(sorted(set(references.values())))
         """Which numbers of the observation it reads."""
+        self._walker = _Walker(references)
         # Any numbers tell the kind of the result. Only a formula without features must be finite with them.
         value = self._value(np.ones((1, len(self._names))), finite=not self.columns)
         self.is_condition = value.dtype == np.bool_
@@ -135,10 +137,9 @@ class Expression:
     def _value(self, observations: npt.NDArray[np.floating[Any]], finite: bool) -> Array:
         # Columns of their own: numpy may compute a strided one by another path, which rounds differently.
         columns = {i: np.ascontiguousarray(observations[:, i], dtype=np.float64) for i in self.columns}
-        walker = _Walker(self._columns, columns, finite)
         with np.errstate(all="ignore"):
             try:
-                value = np.asarray(walker.eval(self.text, self._tree))
+                value = self._walker.value(self.text, self._tree, columns, finite)
             except _PartNotFinite as error:
                 raise NotFiniteError(self._describe(error, columns), error.row) from None
             except InvalidExpression as error:
@@ -225,7 +226,7 @@ class _PartNotFinite(Exception):
 class _Walker(SimpleEval):  # type: ignore[misc]  # simpleeval has no types
     """simpleeval for whole columns: names mean columns, and conditions hold step by step."""
 
-    def __init__(self, references: Mapping[str, int], columns: Mapping[int, Float64], finite: bool) -> None:
+    def __init__(self, references: Mapping[ast.AST, int]) -> None:
         super().__init__(
             operators=dict(_OPERATORS),
             functions={name: _on_numbers(function) for name, (function, *_) in FUNCTIONS.items()},
@@ -233,7 +234,14 @@ class _Walker(SimpleEval):  # type: ignore[misc]  # simpleeval has no types
         )
         for kind in set(self.nodes) - set(_NODES):
             del self.nodes[kind]
-        self._references, self._column_values, self._finite = references, columns, finite
+        self._references = references
+        self._columns: Mapping[int, Float64] = {}
+        self._finite = True
+
+    def value(self, text: str, tree: ast.AST, columns: Mapping[int, Float64], finite: bool) -> Array:
+        """What the tree comes to with these columns; raises _PartNotFinite if asked to."""
+        self._columns, self._finite = columns, finite
+        return np.asarray(self.eval(text, tree))
 
     def _eval(self, node: ast.AST) -> Array:
         value = np.asarray(super()._eval(node))
@@ -244,10 +252,9 @@ class _Walker(SimpleEval):  # type: ignore[misc]  # simpleeval has no types
         return value
 
     def _column(self, node: ast.AST) -> Array:
-        name = ast.unparse(node)
-        if name in _CONSTANTS:
-            return np.asarray(_CONSTANTS[name])
-        return self._column_values[self._references[name]]
+        if isinstance(node, ast.Name) and node.id in _CONSTANTS:
+            return np.asarray(_CONSTANTS[node.id])
+        return self._columns[self._references[node]]
 
     _eval_name = _eval_attribute = _eval_subscript = _column
 
