@@ -7,7 +7,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 PIP_ARGS ?=
 SHELL = /bin/bash
 
-.PHONY: help install install-dev demo test test-core lint format bench-update bench-convert clean
+.PHONY: help install install-dev demo test test-core lint format docs bench-update bench-convert clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ lint: $(VENV)/.installed-dev ## Format, style and types.
 format: $(VENV)/.installed-dev ## Put the code into the format that lint wants.
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+docs: $(VENV)/.installed-dev ## Write the pages of the docs that are made from the code.
+	$(RQL) contract docs --out docs/contract.md
 
 bench-update: $(VENV)/.installed-dev ## Time one training update against plain PyTorch (PROFILE=1: where the time goes); on an idle machine.
 	$(VENV)/bin/python -m benchmarks.bench_update $(if $(PROFILE),--profile)

@@ -47,6 +47,7 @@ setup(
         "torchdiffeq",
         "pydantic>=2",
         "pyyaml",
+        "simpleeval>=1.0.8",
         "safetensors",
         "tqdm",
         "tyro",

@@ -16,6 +16,7 @@ from tyro.conf import OmitSubcommandPrefixes
 
 from rql_core.commands.check_contract import CheckContract
 from rql_core.commands.compare import Compare
+from rql_core.commands.contract import Contract
 from rql_core.commands.convert import Convert
 from rql_core.commands.demo import Demo
 from rql_core.commands.evaluate import Evaluate
@@ -23,6 +24,7 @@ from rql_core.commands.fragment import Fragment
 from rql_core.commands.generate import Generate
 from rql_core.commands.inspect import Inspect
 from rql_core.commands.recover import Recover
+from rql_core.commands.relabel import Relabel
 from rql_core.commands.report import Report
 from rql_core.commands.train import Train
 from rql_core.errors import RqlError
@@ -31,12 +33,14 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "inspect": Inspect,
     "convert": Convert,
     "recover": Recover,
+    "relabel": Relabel,
     "generate": Generate,
     "fragment": Fragment,
     "train": Train,
     "evaluate": Evaluate,
     "compare": Compare,
     "report": Report,
+    "contract": Contract,
     "check-contract": CheckContract,
     "demo": Demo,
 }

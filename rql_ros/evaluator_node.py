@@ -68,7 +68,7 @@ class EvaluatorNode(Node):
         self._result: dict[str, Any] = {}
         self._path: list[list[float]] = []
         self._assembler = TickAssembler(contract)
-        self._slice = contract.present_slice(feature or contract.reward.success.feature)
+        self._slice = contract.present_slice(feature or contract.reward_feature)
         self._observing = subscribe_observations(self, contract, self._observe)
 
     def run_episode(self, executor: Executor, stop: StopSignal, seed: int) -> EpisodeRecord:

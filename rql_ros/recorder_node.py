@@ -47,6 +47,8 @@ class RecorderNode(Node):
         self._topics[contract.action.topic] = (contract.action.type, contract.action.qos)
         for event in contract.episodes.events:
             self._topics[event.topic] = (event.type, event.qos)
+        for rule in contract.reward.topics:
+            self._topics.setdefault(rule.topic, (rule.type, rule.qos))
         self._bag: BagWriter | None = None
         self._messages = 0
         self._episodes = 0

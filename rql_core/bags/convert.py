@@ -21,8 +21,10 @@ from rql_core.bags.convert_bag import bag_files, bag_hashes
 from rql_core.bags.engines import EngineName, make_engine
 from rql_core.bags.parts import PartFolder, PartTask, inputs_hash, part_key
 from rql_core.bags.reader import find_bags
-from rql_core.bags.report import BagReport, ConversionReport, DatasetStatistics
+from rql_core.bags.report import BagReport, ConversionReport
+from rql_core.bags.report_page import report_page
 from rql_core.bags.software import software_versions
+from rql_core.bags.statistics import DatasetStatistics
 from rql_core.contract.load import definition_paths, parse_contract, read_contract_text
 from rql_core.data.minari_io import DatasetWriter, checked_directory, read_metadata
 from rql_core.data.output_lock import OutputLock
@@ -46,7 +48,7 @@ def convert(
     """Convert `bags` (see find_bags) by the contract to the Minari dataset `output`, and report.
 
     `output` is a directory `.../name-vN`, or a bare `name-vN` for a dataset below Minari's own root. The dataset holds
-    physical float32 observations and float64 actions; report.json and report.txt lie in its directory beside `data/`.
+    physical float32 observations and float64 actions; report.json, .txt and .html lie in its directory beside `data/`.
     `workers`, `engine` and `address`: see `make_engine`. A dataset that is there already and was made of the same bags,
     contract and software is left as it is, and its report returned.
 
@@ -181,7 +183,11 @@ class _Job:
             inputs = inputs_hash([folder.parts[str(bag)].key for bag in self.bags])
             writer.finish(
                 {"source_bags": sources, "software": self.software, "inputs_sha256": inputs},
-                {_REPORT: json.dumps(report.to_dict(), indent=1) + "\n", "report.txt": report.text()},
+                {
+                    _REPORT: json.dumps(report.to_dict(), indent=1) + "\n",
+                    "report.txt": report.text(),
+                    "report.html": report_page(report),
+                },
             )
         return report
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from rql_core.bags.episodes import Episode, EpisodeCutter
 from rql_core.bags.reader import BagReader
 from rql_core.bags.recover import storage_files
-from rql_core.bags.report import BagReport, TopicReport
+from rql_core.bags.report import BagReport, DroppedEpisode
+from rql_core.bags.timing import BagTiming, TopicReport
 from rql_core.contract.episode_schema import End
 from rql_core.contract.messages import event_stamp
+from rql_core.contract.reward_signals import RewardSignals
 from rql_core.contract.schema import Contract, Linear, MarkerBoundary
 from rql_core.contract.time import NANOSECONDS
 from rql_core.errors import BagError, ContractError
@@ -48,18 +50,20 @@ def convert_bag(
     """
     episodes = steps = messages = 0
     first = last = None
+    spans: list[tuple[int, int]] = []
 
     def write(done: list[Episode]) -> None:
         nonlocal episodes, steps
         for episode in done:
             sink(episode)
+            spans.append((episode.start_ns, episode.end_ns))
             episodes += 1
             steps += episode.steps
 
     wanted = {spec.topic: spec.type for spec in contract.observation.topics}
     wanted[contract.action.topic] = contract.action.type
     with BagReader(path, definitions) as bag:
-        cutter = EpisodeCutter(contract, *_events(bag, contract, wanted))
+        cutter = EpisodeCutter(contract, *_events(bag, contract, wanted), signals=_reward_signals(bag, contract))
         push = cutter.push
         for topic, receive_ns, message in bag.messages(wanted):
             try:
@@ -73,10 +77,19 @@ def convert_bag(
             if messages % _PROGRESS_MESSAGES == 0:
                 write(cutter.take())
                 share_done(min(messages / max(bag.message_count, 1), 1.0))
-        cutter.finish()
+        try:
+            cutter.finish()
+        except ContractError as error:
+            raise BagError(f"{path}: at the bag's end: {error}") from None
         write(cutter.take())
         notes = bag.notes
-    topics = [TopicReport.of(topic, stamps, cutter.ages.get(topic)) for topic, stamps in cutter.stamps.items()]
+    # By the clock of receipt a stamp is when a message was received: the two have no offset.
+    delays = cutter.delays if contract.clock == "header" else {}
+    topics = [
+        TopicReport.of(topic, stamps, cutter.ages.get(topic), delays.get(topic))
+        for topic, stamps in cutter.stamps.items()
+    ]
+    timing = BagTiming(cutter.stamps, cutter.ages, cutter.ticks, delays)
     _check_rates(path, contract, topics)
     report = BagReport(
         path=str(path),
@@ -89,6 +102,18 @@ def convert_bag(
         left_out=cutter.counts,
         cuts=dict(sorted(cutter.cuts.items())),
         topics=topics,
+        start_ns=min((min(stamps) for stamps in cutter.stamps.values() if stamps), default=0),
+        episode_topics=[timing.episode(*span) for span in spans],
+        dropped=[
+            DroppedEpisode(
+                each.start_ns,
+                each.end_ns,
+                each.steps,
+                each.cut,
+                f"shorter than min_steps {contract.episodes.min_steps}",
+            )
+            for each in cutter.too_short
+        ],
     )
     if report.steps == 0:
         raise BagError(
@@ -138,6 +163,23 @@ def _events(bag: BagReader, contract: Contract, wanted: dict[str, str]) -> tuple
             else:
                 resets.append((stamp, event.end))
     return markers, resets
+
+
+def _reward_signals(bag: BagReader, contract: Contract) -> RewardSignals | None:
+    """What the bag's topics say about reward and success; None for a contract that asks none."""
+    signals = RewardSignals(contract)
+    for wanted in signals.types:
+        for topic, receive_ns, message in bag.messages(signals.types, only=wanted):
+            try:
+                signals.push(topic, message, receive_ns)
+            except ContractError as error:
+                raise BagError(f"{bag.path}: {bag.when(receive_ns)}: {error}") from None
+    if silent := signals.silent():
+        raise BagError(
+            f"{bag.path}: no messages on {', '.join(silent)}, which reward or success comes from, with missing: cut; "
+            "record it, or leave the bag out"
+        )
+    return signals if signals.types else None
 
 
 def _check_rates(path: Path, contract: Contract, topics: list[TopicReport]) -> None:

@@ -26,8 +26,10 @@ from rql_core.contract.chunk import CommandSchedule, decode_chunk
 from rql_core.contract.episode_schema import BagBoundary, End, MarkerBoundary
 from rql_core.contract.messages import FloatArray
 from rql_core.contract.reward import RewardRule
+from rql_core.contract.reward_signals import RewardSignals, StepSignals
 from rql_core.contract.schema import Contract
 from rql_core.contract.time import NANOSECONDS
+from rql_core.errors import ContractError
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +74,38 @@ def _events(contract: Contract, markers: Iterable[int], resets: Iterable[tuple[i
     return sorted(events.values())
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What was cut like an episode and is too short: its first and last observation's times, and why it was cut."""
+
+    start_ns: int
+    end_ns: int
+    steps: int
+    cut: str
+
+
 class EpisodeCutter:
     """Takes the messages of one bag in the order they were received and gives out episodes.
 
     `markers`: times in ns at which episodes start, all those of the bag: known beforehand, because a marker may arrive
     after the observations it divides. `resets`: so for reset events, each with the end that its topic has in the
-    contract. `counts` says what was left out and why, `cuts` how often each kind of cut was made, `longest_run` the
-    most steps between two cuts. `stamps` holds the times of the used messages of each topic and `ages` how old each
-    observation topic's message was at each tick, both in ns. Not thread-safe.
+    contract. `signals`: what the bag's topics say about reward and success, if the contract asks topics, all of it
+    beforehand for the same reason. `counts` says what was left out and why, `cuts` how often each kind of cut was made,
+    `longest_run` the most steps between two cuts. `stamps` holds the times of the used messages of each topic, `delays`
+    how long after them they were received, and `ages` how old each observation topic's message was at each tick of
+    `ticks`, all in ns; `too_short` what was not long enough. Not thread-safe.
     """
 
-    def __init__(self, contract: Contract, markers: Iterable[int] = (), resets: Iterable[tuple[int, End]] = ()) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        markers: Iterable[int] = (),
+        resets: Iterable[tuple[int, End]] = (),
+        *,
+        signals: RewardSignals | None = None,
+    ) -> None:
         self._contract = contract
+        self._signals = signals
         self._action_topic = contract.action.topic
         self._events = _events(contract, markers, resets)
         self._event_times = [event.time_ns for event in self._events]
@@ -104,16 +126,21 @@ class EpisodeCutter:
         self._solved = False
         self._observations = Rows(contract.observation_dim, np.float32)
         self._actions = Rows(contract.action_dim, np.float64)
+        self._ticks: list[int] = []
         self._start_ns = 0
         self._end_ns = 0
         self._done: list[Episode] = []
         self._own_counts: Counter[str] = Counter()
         self.cuts: Counter[str] = Counter()
         self.longest_run = 0
+        self._made = 0
         topics = [spec.topic for spec in contract.observation.topics]
         # Arrays of int64: 8 bytes a message, 30 MB for an hour at 1 kHz.
         self.stamps = {topic: array("q") for topic in [*topics, self._action_topic]}
+        self.delays = {topic: array("q") for topic in self.stamps}
         self.ages = {topic: array("q") for topic in topics}
+        self.ticks = array("q")
+        self.too_short: list[LeftOut] = []
         self._age_columns = list(self.ages.values())
 
     @property
@@ -135,6 +162,7 @@ class EpisodeCutter:
             self._start_over("clock jump")
         self._pending.extend(assembler.take())
         self.stamps[topic].append(stamp)
+        self.delays[topic].append(receive_ns - stamp)
         self._settle()
 
     def finish(self) -> None:
@@ -165,6 +193,7 @@ class EpisodeCutter:
         if newest is None or chunk.stamp_ns > newest:
             self._newest_action_ns = chunk.stamp_ns
         self.stamps[self._action_topic].append(chunk.stamp_ns)
+        self.delays[self._action_topic].append(receive_ns - chunk.stamp_ns)
         self._settle()
 
     def _start_over(self, why: str, terminal: bool = False) -> None:
@@ -199,6 +228,7 @@ class EpisodeCutter:
             self._own_counts["gap"] += 1
             self._break(tick)
             return
+        self.ticks.append(tick.stamp_ns)
         if self._broken is not None:
             self._mend(tick)
         self._seen_ns = tick.stamp_ns
@@ -210,6 +240,9 @@ class EpisodeCutter:
                 self._boundary_at(self._events[self._last_event])
             elif tick.index != last.index + 1:
                 self._boundary("gap")
+            elif self._observations and (missing := self._missing_signals(last.stamp_ns, tick.stamp_ns)):
+                self._own_counts["steps_without_reward_message"] += 1
+                self._boundary(f"no {', '.join(missing)}")
         self._last_event = event
         action = self._schedule.action_at(tick.stamp_ns)
         if self._solved and action is not None:
@@ -218,14 +251,16 @@ class EpisodeCutter:
         if not self._observations:
             self._start_ns = tick.stamp_ns
         self._observations.append(tick.observation)
+        self._ticks.append(tick.stamp_ns)
         self._end_ns = tick.stamp_ns
-        if self._end_at_success and len(self._observations) > 1 and self._rule.success(tick.observation):
+        if self._end_at_success and len(self._observations) > 1 and self._solves(tick.observation):
             self._cut("success", terminal=True)
             self._solved = True
             return
         if self._time_limit is not None and len(self._observations) - 1 == self._time_limit_steps:
             self._boundary("time limit", terminal=self._time_limit.end == "terminal")
             self._observations.append(tick.observation)
+            self._ticks.append(tick.stamp_ns)
             self._start_ns = tick.stamp_ns
         if action is None:
             self._own_counts["ticks_without_action"] += 1
@@ -261,6 +296,22 @@ class EpisodeCutter:
     def _boundary_at(self, event: _Event) -> None:
         self._boundary(event.why, event.terminal)
 
+    def _solves(self, observation: FloatArray) -> bool:
+        """Whether the last step, which led to this observation, solved the task."""
+        try:
+            return bool(self._rule.success(observation[None], self._signals_of(self._ticks[-2:])).all())
+        except ContractError as error:
+            raise ContractError(f"{self._which_episode()}, step {len(self._ticks) - 2}: {error}") from None
+
+    def _missing_signals(self, start_ns: int, end_ns: int) -> list[str]:
+        return [] if self._signals is None else self._signals.missing(start_ns, end_ns)
+
+    def _signals_of(self, ticks: list[int]) -> StepSignals | None:
+        return None if self._signals is None else self._signals.steps(ticks)
+
+    def _which_episode(self) -> str:
+        return f"episode {self._made} of the bag (starts at {self._start_ns / NANOSECONDS:.3f} s)"
+
     def _boundary(self, why: str, terminal: bool = False) -> None:
         """A cut after which a new episode may begin, also when the last one was solved."""
         self._cut(why, terminal)
@@ -270,6 +321,7 @@ class EpisodeCutter:
         """End the episode with the last observation; the action that answered it led nowhere that was seen."""
         steps = len(self._observations) - 1
         observations, actions = self._observations.take(), self._actions.take()
+        ticks, self._ticks = self._ticks, []
         if steps < 1:
             return
         self.cuts[why] += 1
@@ -277,8 +329,13 @@ class EpisodeCutter:
         if steps < self._contract.episodes.min_steps:
             self._own_counts["short_episodes"] += 1
             self._own_counts["steps_in_short_episodes"] += steps
+            self.too_short.append(LeftOut(ticks[0], ticks[-1], steps, why))
             return
-        rewards, masks = self._rule.label(observations)
+        try:
+            rewards, masks = self._rule.label(observations, self._signals_of(ticks))
+        except ContractError as error:
+            raise ContractError(f"{self._which_episode()}, {error}") from None
+        self._made += 1
         if terminal:
             masks[-1] = 0.0
         self._done.append(

@@ -3,54 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from array import array
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from rql_core.bags.episodes import Episode
-from rql_core.contract.scale import ActionScale
-from rql_core.contract.schema import Contract
-from rql_core.contract.time import NANOSECONDS
-
-# An action counts as at its limit within a thousandth of its range: encoders and float32 rarely hit it exactly.
-_LIMIT_SHARE = 1e-3
+from rql_core.bags.timing import EpisodeTopic, TopicReport
 
 
 @dataclass(frozen=True)
-class TopicReport:
-    """A topic of one bag; rate and ages by the contract's clock. Ages are those at the ticks, of observations only."""
+class DroppedEpisode:
+    """What was cut from a bag like an episode and is not in the dataset: when it began and ended, and why it is not."""
 
-    topic: str
-    messages_used: int
-    rate_hz: float | None
-    longest_period_s: float | None
-    median_age_s: float | None = None
-    longest_age_s: float | None = None
-
-    @classmethod
-    def of(cls, topic: str, stamps: array[int], ages: array[int] | None) -> TopicReport:
-        """Summarise the stamps of used messages, and their ages at the ticks, in ns."""
-        # Only steps forward in time: after a clock jump the next one begins a new count.
-        periods = np.diff(np.frombuffer(stamps, dtype=np.int64)) if len(stamps) > 1 else np.empty(0, dtype=np.int64)
-        if len(periods) and periods.min() <= 0:
-            periods = periods[periods > 0]
-        rate = longest = age = oldest = None
-        if len(periods):
-            longest = float(periods.max()) / NANOSECONDS
-            # In place: a bag of ten gigabytes has tens of millions of them.
-            rate = NANOSECONDS / float(np.median(periods, overwrite_input=True))
-        if ages:
-            values = np.frombuffer(ages, dtype=np.int64)
-            age, oldest = float(np.median(values)) / NANOSECONDS, float(values.max()) / NANOSECONDS
-        return cls(topic, len(stamps), rate, longest, age, oldest)
+    start_ns: int
+    end_ns: int
+    steps: int
+    cut: str
+    why: str
 
 
 @dataclass(frozen=True)
 class BagReport:
-    """What became of one bag. `left_out` counts what was not used, `cuts` why episodes ended."""
+    """What became of one bag. `left_out` counts what was not used, `cuts` why episodes ended.
+
+    `start_ns`: first stamp that was used. `episode_topics`: for each episode each of `topics`.
+    """
 
     path: str
     sha256: dict[str, str]
@@ -62,11 +37,27 @@ class BagReport:
     left_out: dict[str, int]
     cuts: dict[str, int]
     topics: list[TopicReport]
+    start_ns: int = 0
+    episode_topics: list[list[EpisodeTopic]] = field(default_factory=list)
+    dropped: list[DroppedEpisode] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A step of an episode, both counted from 0."""
+
+    episode: int
+    step: int
 
 
 @dataclass(frozen=True)
 class NumberReport:
-    """One number of the observation or action vector over the whole dataset, in physical units."""
+    """One number of the observation or action vector over the whole dataset, in physical units.
+
+    `quantiles` (1, 25, 50, 75, 99 %), `outliers` and `histogram` (between minimum and maximum, or for an action between
+    its limits) are of an even sample of at most 40,000 steps; the rest is of every step. `stuck_episodes`: in these it
+    never changes, though in others it does. Jumps are changes of an action from one step to the next.
+    """
 
     name: str
     minimum: float
@@ -75,6 +66,64 @@ class NumberReport:
     std: float
     share_at_limits: float | None = None
     share_outside_limits: float | None = None
+    unit: str = ""
+    quantiles: list[float] = field(default_factory=list)
+    histogram: list[int] = field(default_factory=list)
+    outliers: float = 0.0
+    minimum_at: Place | None = None
+    maximum_at: Place | None = None
+    stuck_episodes: list[int] = field(default_factory=list)
+    lower: float | None = None
+    upper: float | None = None
+    jump_p99: float | None = None
+    largest_jump: float | None = None
+    largest_jump_at: Place | None = None
+
+    @property
+    def dead(self) -> bool:
+        """It has one value in the whole dataset."""
+        return self.minimum == self.maximum
+
+
+@dataclass(frozen=True)
+class EpisodeReport:
+    """An episode of the dataset: where it comes from, how it went, how its actions moved.
+
+    `bag` counts the report's bags. `saturated`: share of steps with an action at a limit; `largest_jump`: the largest
+    change of an action as a share of its range.
+    """
+
+    bag: int
+    start_ns: int
+    seconds: float
+    steps: int
+    total_reward: float
+    solved_steps: int
+    terminal: bool
+    cut: str
+    saturated: float
+    largest_jump: float
+    topics: list[EpisodeTopic] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to look at: past a bound of the contract, or out of the ordinary."""
+
+    kind: Literal["bound", "remark"]
+    text: str
+    episode: int | None = None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound of the contract's `quality`, what the data came to, and where that was."""
+
+    name: str
+    bound: float
+    value: float
+    where: str
+    kept: bool
 
 
 @dataclass(frozen=True)
@@ -100,6 +149,22 @@ class ConversionReport:
     actions: list[NumberReport]
     bags: list[BagReport]
     software: dict[str, str]
+    rate: float = 0.0
+    rewards: dict[str, int] = field(default_factory=dict)
+    each_episode: list[EpisodeReport] = field(default_factory=list)
+    bounds: list[Bound] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def broken(self) -> list[Bound]:
+        """The bounds of the contract that the data is past."""
+        return [bound for bound in self.bounds if not bound.kept]
+
+    @property
+    def dropped_share(self) -> float:
+        """Share of the steps that were cut into episodes and lie in dropped ones."""
+        dropped = sum(episode.steps for bag in self.bags for episode in bag.dropped)
+        return dropped / (dropped + self.steps)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers, for JSON."""
@@ -116,19 +181,10 @@ class ConversionReport:
             f"({self.lowest_return:.4g} to {self.highest_return:.4g})",
             "",
         ]
+        lines += [f"{'PAST BOUND' if each.kind == 'bound' else 'look at'}: {each.text}" for each in self.findings]
+        lines += [""] if self.findings else []
         for bag in self.bags:
-            lines.append(f"{bag.path}: {bag.messages} messages, {bag.episodes} episodes, {bag.steps} steps")
-            lines += [f"  note: {note}" for note in bag.notes]
-            for topic in bag.topics:
-                parts = [f"{topic.messages_used} used"]
-                if topic.rate_hz is not None and topic.longest_period_s is not None:
-                    parts.append(f"{topic.rate_hz:.2f} Hz, longest pause {topic.longest_period_s:.3f} s")
-                if topic.median_age_s is not None and topic.longest_age_s is not None:
-                    parts.append(f"age at tick {topic.median_age_s:.4f} s (longest {topic.longest_age_s:.4f} s)")
-                lines.append(f"  {topic.topic}: {', '.join(parts)}")
-            if bag.left_out:
-                lines.append("  left out: " + ", ".join(f"{name} {count}" for name, count in bag.left_out.items()))
-            lines.append("  episodes ended by: " + ", ".join(f"{why} {count}" for why, count in bag.cuts.items()))
+            lines += _bag_lines(bag)
         lines += ["", f"{'':44s}{'minimum':>12s}{'maximum':>12s}{'mean':>12s}{'std':>12s}  at limit  outside"]
         for number in [*self.observations, *self.actions]:
             row = f"{number.name:44s}{number.minimum:12.4g}{number.maximum:12.4g}{number.mean:12.4g}{number.std:12.4g}"
@@ -138,100 +194,17 @@ class ConversionReport:
         return "\n".join(lines) + "\n"
 
 
-@dataclass
-class _Moments:
-    """Minimum, maximum, mean and standard deviation of columns, batch by batch (Chan et al., 1979)."""
-
-    width: int
-    count: int = 0
-    minimum: npt.NDArray[np.float64] = field(init=False)
-    maximum: npt.NDArray[np.float64] = field(init=False)
-    mean: npt.NDArray[np.float64] = field(init=False)
-    squares: npt.NDArray[np.float64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.minimum = np.full(self.width, np.inf)
-        self.maximum = np.full(self.width, -np.inf)
-        self.mean, self.squares = np.zeros(self.width), np.zeros(self.width)
-
-    def add(self, rows: npt.NDArray[np.floating[Any]]) -> None:
-        values = rows.astype(np.float64)
-        mean, count = values.mean(axis=0), len(values)
-        total, offset = self.count + count, mean - self.mean
-        self.squares += ((values - mean) ** 2).sum(axis=0) + offset**2 * self.count * count / total
-        self.mean += offset * count / total
-        self.count = total
-        self.minimum = np.minimum(self.minimum, values.min(axis=0))
-        self.maximum = np.maximum(self.maximum, values.max(axis=0))
-
-    def report(self, names: tuple[str, ...]) -> list[NumberReport]:
-        std = np.sqrt(self.squares / max(self.count, 1))
-        columns = (self.minimum, self.maximum, self.mean, std)
-        return [NumberReport(name, *(float(column[i]) for column in columns)) for i, name in enumerate(names)]
-
-
-class DatasetStatistics:
-    """Statistics of the episodes seen so far, in memory that does not grow with the steps."""
-
-    def __init__(self, contract: Contract) -> None:
-        self._contract = contract
-        self._scale = ActionScale(contract)
-        self._observations = _Moments(contract.observation_dim)
-        self._actions = _Moments(contract.action_dim)
-        self._at_limits = np.zeros(contract.action_dim)
-        self._outside = np.zeros(contract.action_dim)
-        self._returns: list[float] = []
-        self._lengths: list[int] = []
-        self._successes = self._terminals = self._solved = 0
-
-    def add(self, episode: Episode) -> None:
-        """Count one episode."""
-        self._observations.add(episode.observations)
-        self._actions.add(episode.actions)
-        lower, upper = self._scale.lower, self._scale.upper
-        margin = _LIMIT_SHARE * (upper - lower)
-        self._at_limits += ((episode.actions <= lower + margin) | (episode.actions >= upper - margin)).sum(axis=0)
-        # float32 moves a limit such as 0.1 by less than a millionth of itself.
-        slack = 1e-6 * (upper - lower)
-        self._outside += ((episode.actions < lower - slack) | (episode.actions > upper + slack)).sum(axis=0)
-        self._returns.append(float(episode.rewards.sum(dtype=np.float64)))
-        self._lengths.append(episode.steps)
-        solved = int((episode.masks == 0).sum())
-        self._solved += solved
-        self._successes += solved > 0
-        self._terminals += episode.terminal
-
-    def report(
-        self, dataset: str, contract_sha256: str, content_sha256: str, bags: list[BagReport], software: dict[str, str]
-    ) -> ConversionReport:
-        """The report of at least one episode."""
-        steps = sum(self._lengths)
-        actions = [
-            dataclasses.replace(
-                number,
-                share_at_limits=float(self._at_limits[i]) / steps,
-                share_outside_limits=float(self._outside[i]) / steps,
-            )
-            for i, number in enumerate(self._actions.report(self._contract.action.names))
-        ]
-        return ConversionReport(
-            dataset=dataset,
-            contract=self._contract.name,
-            contract_sha256=contract_sha256,
-            content_sha256=content_sha256,
-            episodes=len(self._lengths),
-            steps=steps,
-            shortest_episode=min(self._lengths),
-            longest_episode=max(self._lengths),
-            episodes_with_success=self._successes,
-            terminal_episodes=self._terminals,
-            solved_steps=self._solved,
-            mean_reward=sum(self._returns) / steps,
-            mean_return=sum(self._returns) / len(self._returns),
-            lowest_return=min(self._returns),
-            highest_return=max(self._returns),
-            observations=self._observations.report(self._contract.observation_names),
-            actions=actions,
-            bags=bags,
-            software=software,
-        )
+def _bag_lines(bag: BagReport) -> list[str]:
+    lines = [f"{bag.path}: {bag.messages} messages, {bag.episodes} episodes, {bag.steps} steps"]
+    lines += [f"  note: {note}" for note in bag.notes]
+    for topic in bag.topics:
+        parts = [f"{topic.messages_used} used"]
+        if topic.rate_hz is not None and topic.longest_period_s is not None:
+            parts.append(f"{topic.rate_hz:.2f} Hz, longest pause {topic.longest_period_s:.3f} s")
+        if topic.median_age_s is not None and topic.longest_age_s is not None:
+            parts.append(f"age at tick {topic.median_age_s:.4f} s (longest {topic.longest_age_s:.4f} s)")
+        lines.append(f"  {topic.topic}: {', '.join(parts)}")
+    if bag.left_out:
+        lines.append("  left out: " + ", ".join(f"{name} {count}" for name, count in bag.left_out.items()))
+    lines.append("  episodes ended by: " + ", ".join(f"{why} {count}" for why, count in bag.cuts.items()))
+    return lines

@@ -13,7 +13,7 @@ import numpy as np
 import rql_core
 
 # What reads the bag, decides about the numbers, and writes the file.
-_PACKAGES = ("rosbags", "minari", "h5py", "gymnasium")
+_PACKAGES = ("rosbags", "minari", "h5py", "gymnasium", "simpleeval")
 _SOURCES = ("contract", "bags")
 
 

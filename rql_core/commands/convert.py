@@ -28,6 +28,8 @@ class Convert:
     """Dataset directory to write; its name must end in -v0, -v1, ... as Minari's do."""
     overwrite: bool = False
     """Replace a dataset that is there."""
+    strict: bool = False
+    """Fail when the data is past a bound of the contract's `quality`; the dataset and its report are written anyway."""
     workers: int | None = None
     """How many bags to convert at once. Without it: one here, as many as there are CPUs on a cluster."""
     engine: Literal["local", "ray"] = "local"
@@ -38,6 +40,7 @@ class Convert:
     def run(self) -> None:
         """Convert and print the report."""
         from rql_core.bags.convert import convert
+        from rql_core.errors import DatasetError
         from rql_core.resources import config_file
 
         contract = config_file("contracts", self.contract)
@@ -51,3 +54,8 @@ class Convert:
             address=self.address,
         )
         print(report.text())
+        if self.strict and report.broken:
+            broken = "; ".join(
+                f"{each.name} is {each.value:.4g}, set {each.bound:g} ({each.where})" for each in report.broken
+            )
+            raise DatasetError(f"{self.out}: past the contract's bounds: {broken}; look at {self.out / 'report.html'}")

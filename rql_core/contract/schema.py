@@ -16,6 +16,8 @@ from pydantic import Field, field_validator, model_validator
 from rql_core.contract.action_schema import Action, ActionFeature
 from rql_core.contract.episode_schema import BagBoundary, Episodes, MarkerBoundary, ResetCut
 from rql_core.contract.observation_schema import Feature, Hold, Linear, Nearest, Observation, ObservationTopic
+from rql_core.contract.quality_schema import Quality
+from rql_core.contract.reward_schema import Reward, Within
 from rql_core.contract.strict_model import (
     IMAGE_TYPES,
     JOINT_STATE,
@@ -23,11 +25,9 @@ from rql_core.contract.strict_model import (
     UNSTAMPED_PACKAGES,
     Clock,
     Name,
-    Number,
     Qos,
 )
 from rql_core.contract.strict_model import Strict as _Strict
-from rql_core.contract.strict_model import finite as _finite
 from rql_core.contract.time import NANOSECONDS
 
 __all__ = [
@@ -53,28 +53,6 @@ __all__ = [
 ]
 
 
-class Within(_Strict):
-    """Solved when the feature lies within `tolerance` of `target` (Euclidean distance, in the feature's unit)."""
-
-    rule: Literal["within"]
-    feature: Name
-    target: list[Number] = Field(min_length=1)
-    tolerance: float = Field(gt=0, allow_inf_nan=False)
-
-    @field_validator("target")
-    @classmethod
-    def _target_finite(cls, target: list[float]) -> list[float]:
-        return [_finite(value, "target") for value in target]
-
-
-class Reward(_Strict):
-    """Reward of the transition o_i, a_i -> o_{i+1}: `at_success` where o_{i+1} solves the task, else `otherwise`."""
-
-    success: Within
-    at_success: float = Field(allow_inf_nan=False)
-    otherwise: float = Field(allow_inf_nan=False)
-
-
 class Contract(_Strict):
     """One robot, one task: what is observed, what is commanded, how well it went."""
 
@@ -92,6 +70,8 @@ class Contract(_Strict):
         max_length=256,
         description=".msg files, or directories of them, for types that bags do not define; relative to the contract",
     )
+
+    quality: Quality | None = Field(default=None, description="bounds on converted data; without them nothing fails")
 
     @field_validator("message_definitions")
     @classmethod
@@ -119,14 +99,7 @@ class Contract(_Strict):
                     f"{spec.topic}: {spec.type} has no header, which clock 'header' needs; use clock 'receive'"
                 )
         self.action.check_clock(self.clock_of(self.action))
-        success = self.reward.success
-        if success.feature not in names:
-            raise ValueError(f"reward.success.feature {success.feature!r} is no feature; there are {', '.join(names)}")
-        size = len(self.features[names.index(success.feature)].present)
-        if len(success.target) != size:
-            raise ValueError(
-                f"reward.success.target has {len(success.target)} values, expected {size} (feature {success.feature!r})"
-            )
+        self.reward.check(names, self.observation_names)
         return self
 
     @model_validator(mode="after")
@@ -191,6 +164,11 @@ class Contract(_Strict):
         limit = self.episodes.time_limit
         # Decimal seconds times the rate, without what binary fractions add: 0.3 s at 20 Hz are 6 steps.
         return None if limit is None else int(Fraction(str(limit.seconds)) * self.rate_fraction)
+
+    @property
+    def reward_feature(self) -> str:
+        """The feature that the reward is about, whose path a record of an episode keeps."""
+        return self.reward.feature([feature.name for feature in self.features], self.observation_names)
 
     @cached_property
     def rate_fraction(self) -> Fraction:

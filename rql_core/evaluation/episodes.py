@@ -90,7 +90,7 @@ def world_rollout(
     session = contract_session(
         policy.contract, settings.world, execute_steps=settings.replan_every, **(settings.options | options)
     )
-    feature = policy.contract.reward.success.feature
+    feature = policy.contract.reward_feature
     return Rollout(session, policy, settings.replan_every, feature, on_frame), session.env
 
 

@@ -32,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_as_by_one_worker(place: Path, made: Path) -> None:
     """All files are equal to the byte, but for the dataset's own name."""
     names = sorted(str(file.relative_to(made)) for file in made.rglob("*") if file.is_file())
-    assert names == ["data/main_data.hdf5", "data/metadata.json", "report.json", "report.txt"]
+    assert names == ["data/main_data.hdf5", "data/metadata.json", "report.html", "report.json", "report.txt"]
     for name in names:
         expected = (place / "one-v0" / name).read_bytes()
         assert (made / name).read_bytes().replace(made.name.encode(), b"one-v0") == expected, name

@@ -1,0 +1,183 @@
+"""A dataset labelled anew is the one that converting its bags by the new contract would have made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import CONTRACT, Recording, contract_text, pose, record
+from test_reward_topics import SUCCESS, converted
+
+from rql_core.bags import convert
+from rql_core.cli import main
+from rql_core.contract import load_contract, parse_contract
+from rql_core.contract.rewrite import with_reward
+from rql_core.data.minari_io import load_dataset
+from rql_core.data.relabel import new_reward, relabel
+from rql_core.errors import ConfigError, ContractError, DatasetError
+
+RULE = CONTRACT[CONTRACT.index("  success:") : CONTRACT.index("episodes:")].rstrip()
+# The tool is between 2 and 3 in each coordinate, so that this is true now and then.
+NEAR = "hypot(tool_position.x - 2.5, tool_position.y - 2.5) < 0.4"
+OTHER = f"""  success: {{rule: expression, expression: "{NEAR}"}}
+  value: {{rule: expression, expression: "-tool_position.z + 10 * ({NEAR})"}}"""
+CONTRACTS = sorted((Path(__file__).parents[3] / "config" / "contracts").glob("*.yaml"))
+
+
+def dataset(folder: Path, name: str, recording: Recording, text: str) -> Path:
+    (folder / f"{name}.yaml").write_text(text)
+    bag = folder / "bag"
+    if not bag.exists():
+        recording.write(bag)
+    convert(bag, folder / f"{name}.yaml", folder / f"{name}-v0", progress=False)
+    return folder / f"{name}-v0"
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((path / "data" / "metadata.json").read_text())
+    return data
+
+
+@pytest.mark.parametrize("at_success", ["continue", "end"])
+def test_relabelling_equals_converting_anew_bit_for_bit(tmp_path: Path, at_success: str) -> None:
+    ends = ("at_success: continue", f"at_success: {at_success}")
+    recording = record(120, (0, 30, 60, 90), seed=3)
+    # By the first contract nothing is ever solved, so that no step is lost that the second one would see.
+    first = dataset(tmp_path, "first", recording, contract_text(ends))
+    second = dataset(tmp_path, "second", recording, contract_text(ends, (RULE, OTHER)))
+    expected = load_dataset(second)[0]
+    assert 0 < (expected.masks == 0).sum() < expected.steps
+    if at_success == "end":
+        # Converting begins no new episode before the next marker; both leave what follows a success out.
+        assert expected.steps < 116
+    made = relabel(first, str(tmp_path / "second.yaml"), tmp_path / "third-v0")
+    assert metadata(made.path)["content_sha256"] == metadata(second)["content_sha256"]
+    assert load_dataset(made.path)[0].fingerprint() == expected.fingerprint()
+    assert made.solved_steps == int((expected.masks == 0).sum())
+    assert made.changed_steps == made.steps
+
+
+def test_the_new_dataset_carries_its_rule_its_parent_and_its_sources(tmp_path: Path) -> None:
+    first = dataset(tmp_path, "first", record(40), CONTRACT)
+    made = relabel(first, "-tool_position.z", tmp_path / "arm-v1", success="tool_position.x > 2.9")
+    again = relabel(made.path, "tool_position[0]", tmp_path / "arm-v2")
+    _, text, about = load_dataset(again.path)
+    reward = parse_contract(text).reward
+    assert reward.value is not None
+    assert reward.value.model_dump() == {"rule": "expression", "expression": "tool_position[0]"}
+    assert reward.success.model_dump() == {"rule": "expression", "expression": "tool_position.x > 2.9"}
+    labels = about["labels"]
+    assert [label["given"] for label in labels] == [
+        "-tool_position.z; success tool_position.x > 2.9",
+        "tool_position[0]",
+    ]
+    assert labels[0]["parent_content_sha256"] == metadata(first)["content_sha256"]
+    assert labels[0]["parent_contract_sha256"] == metadata(first)["contract_sha256"]
+    assert labels[1]["parent_content_sha256"] == metadata(made.path)["content_sha256"]
+    assert about["source_bags"] == metadata(first)["source_bags"]
+    data, old = load_dataset(again.path)[0], load_dataset(first)[0]
+    np.testing.assert_array_equal(data.observations, old.observations)
+    np.testing.assert_array_equal(data.actions, old.actions)
+    np.testing.assert_array_equal(data.rewards, old.observations[1:, 4])
+    # The first dataset is as it was.
+    assert set(old.rewards.tolist()) == {-1.0}
+
+
+def test_what_a_topic_had_said_stays_while_the_reward_changes(tmp_path: Path) -> None:
+    said = [("/success", 4.5, True)]
+    rule = f"  success: {SUCCESS}\n  at_success: 0.0\n  otherwise: -1.0"
+    old, _ = converted(tmp_path, rule, said)
+    made = relabel(tmp_path / "arm-v0", "3", tmp_path / "arm-v1")
+    data = load_dataset(made.path)[0]
+    assert data.rewards.tolist() == [3.0] * old.steps
+    np.testing.assert_array_equal(data.masks, old.masks)
+    assert int((old.masks == 0).sum()) == 1
+    plain = dataset(tmp_path, "plain", record(12), CONTRACT)
+    with pytest.raises(ContractError, match="comes from topic /success, which a dataset does not keep"):
+        relabel(plain, str(tmp_path / "contract.yaml"), tmp_path / "arm-v2")
+    assert not (tmp_path / "arm-v2").exists()
+
+
+@pytest.mark.parametrize(
+    ("reward", "options", "error", "words"),
+    [
+        ("sqrt(tool_position.x - 2.5)", {}, DatasetError, r"first-v0: episode 0, step \d+: expression .* is nan"),
+        ("open('x')", {}, ContractError, "'open': is no function here"),
+        ("gripper", {}, ContractError, "there is no 'gripper'"),
+        ("1", {"success": "tool_position.x"}, ContractError, "expected a comparison"),
+        ("planar_arm", {"changed": True}, ContractError, "its features are not those of the dataset"),
+        ("absent.yaml", {}, ConfigError, r"'absent\.yaml' is no file and no name"),
+    ],
+)
+def test_a_reward_that_does_not_fit_leaves_nothing_behind(
+    tmp_path: Path, reward: str, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    text = CONTRACT.replace("tool_position", "tip") if options.pop("changed", False) else CONTRACT
+    first = dataset(tmp_path, "first", record(40), text)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(error, match=words):
+        relabel(first, reward, tmp_path / "arm-v1", **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_dataset_is_neither_its_own_child_nor_replaced_unasked(tmp_path: Path) -> None:
+    first = dataset(tmp_path, "first", record(40), CONTRACT)
+    with pytest.raises(ConfigError, match="is the dataset itself"):
+        relabel(first, "1", first, overwrite=True)
+    relabel(first, "1", tmp_path / "arm-v1")
+    with pytest.raises(DatasetError, match="exists already"):
+        relabel(first, "2", tmp_path / "arm-v1")
+    relabel(first, "2", tmp_path / "arm-v1", overwrite=True)
+    assert set(load_dataset(tmp_path / "arm-v1")[0].rewards.tolist()) == {2.0}
+
+
+def test_episodes_that_become_too_short_are_left_out_and_counted(tmp_path: Path) -> None:
+    recording = record(40, (0, 20))
+    recording.tool[:] = 5.0
+    recording.tool[1] = 2.0  # the first episode is solved by its first step; min_steps is 2
+    recording.tool[25] = 2.0
+    recording.messages = [message for message in recording.messages if message[0] != "/tool_pose"]
+    for tick in range(40):
+        recording.add("/tool_pose", recording.stamp(tick), pose(recording.stamp(tick), recording.tool[tick]))
+    first = dataset(tmp_path, "first", recording, contract_text(("at_success: continue", "at_success: end")))
+    made = relabel(first, "1", tmp_path / "arm-v1", success="tool_position.x < 3")
+    assert (made.episodes, made.steps, made.dropped_episodes) == (1, 5, 1)
+    assert made.dropped_steps == 19 + 14
+    with pytest.raises(DatasetError, match="no episode is left of min_steps 2"):
+        relabel(first, "1", tmp_path / "arm-v2", success="tool_position.x < 9")
+
+
+@pytest.mark.parametrize("path", CONTRACTS, ids=lambda path: path.stem)
+def test_a_rewritten_contract_differs_in_its_reward_alone(path: Path) -> None:
+    text, contract = path.read_text(), load_contract(path)
+    reward = new_reward(contract, "-tool_position.x", "tool_position.z > 0.3")
+    new = with_reward(text, reward)
+    assert parse_contract(new) == contract.model_copy(update={"reward": reward})
+    old_lines, new_lines = text.splitlines(), new.splitlines()
+    first, last = old_lines.index("reward:"), old_lines.index("episodes:")
+    assert new_lines[:first] == old_lines[:first]
+    assert new_lines[new_lines.index("episodes:") :] == old_lines[last:]
+
+
+def test_comments_before_the_next_key_stay_with_it() -> None:
+    text = CONTRACT.replace("episodes:", "\n# How it is cut:\n\nepisodes:")
+    new = with_reward(text, new_reward(parse_contract(text), "1"))
+    assert "\n\n# How it is cut:\n\nepisodes:" in new
+    flow = json.dumps(parse_contract(CONTRACT).model_dump(mode="json", by_alias=True, exclude_none=True))
+    assert parse_contract(with_reward(flow, new_reward(parse_contract(flow), "1"))).reward.value is not None
+
+
+def test_the_command_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = dataset(tmp_path, "first", record(40), CONTRACT)
+    assert (
+        main(["relabel", str(first), "--reward", "-1 + (tool_position.x > 2.5)", "--out", str(tmp_path / "arm-v1")])
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "arm-v1: 1 episodes, 39 steps" in shown
+    assert "labelled differently" in shown
+    assert main(["relabel", str(first), "--reward", "oops(", "--out", str(tmp_path / "arm-v2")]) == 1
+    assert "error: reward: expression 'oops(' is no single formula" in capsys.readouterr().err
