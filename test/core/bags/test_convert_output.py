@@ -161,7 +161,7 @@ FULL = (
     MOUNTED
     + """
 mount("-t", "tmpfs", "-o", "size=8k", "tmpfs")
-for size in [8, 12, 40, 60, 80, 100, 120, 200, 400]:
+for size in [8, 12, 16, 20, 24, 28, 32, 40, 60, 80, 100, 200, 400, 800, 1600]:
     mount("-o", f"remount,size={size}k")
     try:
         report = convert(bags, contract, "/mnt/arm-v0", progress=False)
