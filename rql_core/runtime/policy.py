@@ -60,9 +60,12 @@ class DeployedPolicy:
             )
         try:
             contract = parse_contract(checkpoint.contract_text, str(directory / CONTRACT))
-            check_publishable(contract)
         except ContractError as error:
             raise CheckpointError(str(error)) from None
+        try:
+            check_publishable(contract)
+        except ContractError as error:
+            raise CheckpointError(f"{directory / CONTRACT}: {error}") from None
         for name, found, expected in (
             ("observation_dim", checkpoint.config.observation_dim, contract.observation_dim),
             ("action_dim", checkpoint.config.action_dim, contract.action_dim),

@@ -89,6 +89,19 @@ def test_a_network_of_another_size_than_its_contract_is_refused(
         DeployedPolicy.load(make_checkpoint(**sizes))
 
 
+def test_a_checkpoint_of_commands_that_can_only_be_recorded_is_refused(
+    make_checkpoint: MakeCheckpoint, contract_text: str
+) -> None:
+    text = contract_text.replace("trajectory_msgs/msg/JointTrajectory", "geometry_msgs/msg/TwistStamped")
+    text = text.replace("hold: zero", "hold: zero\n  resolve: hold\n  max_age: 0.1")
+    for joint, field in (("shoulder", "twist.linear.x"), ("elbow", "twist.angular.z")):
+        text = text.replace(f"{{name: {joint}_joint,", f"{{name: {joint}_joint, field: {field},")
+    directory = make_checkpoint(text)
+    with pytest.raises(CheckpointError, match="TwistStamped can be recorded and learnt from, but not be sent") as error:
+        DeployedPolicy.load(directory)
+    assert str(directory / "contract.yaml") in str(error.value)
+
+
 @pytest.mark.parametrize("device", ["toaster", "cuda:99"])
 def test_a_device_that_is_not_there_is_said_in_one_line(make_checkpoint: MakeCheckpoint, device: str) -> None:
     with pytest.raises(CheckpointError, match=f"cannot be loaded on device '{device}'") as error:
@@ -129,6 +142,9 @@ DIFFERENCES = [
         "observation.topics[1].features[0].fields is ['pose.position.x', 'pose.position.y']",
     ),
     ("[pose.position.x, pose", "[pose.orientation.x, pose", "fields[0] is 'pose.orientation.x'"),
+    ("max_age: 0.04}", "max_age: 0.04}\n      clock: receive", "observation.topics[0].clock is 'receive'"),
+    ("name: joint_position, unit: rad,", "name: joint_position, unit: rad, scale: 2.0,", "scale is 2.0"),
+    ("hold: zero", "hold: zero\n  resolve: hold\n  max_age: 0.1", "action.resolve is 'hold'"),
 ]
 
 
@@ -191,6 +207,8 @@ def test_the_order_of_joints_and_features_counts(contract_text: str, one: str, o
         ("min_steps: 8", "min_steps: 100"),
         ("boundary: {by: marker, topic: /episode, type: std_msgs/msg/Header}", "boundary: {by: bag}"),
         ("lower: -1.0", "lower: -1"),
+        ("max_age: 0.04}", "max_age: 0.04}\n      clock: header"),
+        ("hold: zero", "hold: zero\n  clock: header\n  resolve: chunk"),
     ],
 )
 def test_what_says_nothing_about_the_numbers_may_differ(contract_text: str, was: str, now: str) -> None:

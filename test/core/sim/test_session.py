@@ -43,6 +43,13 @@ def numbers(frame: Frame) -> bytes:
     return b"".join(part.tobytes() for part in parts)
 
 
+def test_a_contract_whose_first_observation_comes_later_is_refused(contract: Contract) -> None:
+    assert "name: joint_velocity, unit: rad/s," in TEXT
+    text = TEXT.replace("name: joint_velocity, unit: rad/s,", "name: joint_velocity, unit: rad/s, history: 3,")
+    with pytest.raises(SimulationError, match="needs 3 observations before the first action"):
+        Session(make_world("planar_arm"), parse_contract(text))
+
+
 # Lockstep
 
 
