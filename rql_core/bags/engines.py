@@ -75,7 +75,8 @@ def _on_ray(
     started = not ray.is_initialized()
     if started:
         try:
-            ray.init(address=address, log_to_driver=False)
+            # "local", because without an address Ray would look for a cluster that somebody once started here.
+            ray.init(address=address or "local", log_to_driver=False)
         except Exception as error:  # of Ray and of what it connects with
             raise ConfigError(
                 f"address is {address!r}, where Ray does not answer: {_one_line(error)}; start a cluster with "

@@ -169,7 +169,7 @@ def test_a_machine_that_dies_is_named_and_what_others_finished_is_kept(
     words = r"run_2: its Ray worker failed: RuntimeError: The node was lost; .* \(2 of 5 bags are finished and kept in "
     with pytest.raises(WorkerError, match=words):
         convert(place / "bags", place / "contract.yaml", tmp_path / "ray-v0", progress=False, engine="ray")
-    assert fake_ray.calls == ["init None", "cancel", "cancel", "shutdown"]
+    assert fake_ray.calls == ["init local", "cancel", "cancel", "shutdown"]
     fake_ray.dies_at = ""
     convert(place / "bags", place / "contract.yaml", tmp_path / "ray-v0", progress=False, engine="ray")
     assert_as_by_one_worker(place, tmp_path / "ray-v0")
