@@ -17,11 +17,7 @@ from rql_core.bags.proposal_text import contract_text
 from rql_core.bags.samples import Range, TopicSample, merge_samples, sample_topics
 from rql_core.cli import main
 from rql_core.contract import parse_contract
-from rql_core.contract.schema import ActionFeature
 from rql_core.errors import ConfigError
-
-# Commands by fields and rotations came into the contract later than the rest.
-FIELDS = pytest.mark.skipif("field" not in ActionFeature.model_fields, reason="this contract has no command fields")
 
 
 def proposed(bags: Sequence[Path], action: str | None = None, name: str = "robot") -> str:
@@ -117,7 +113,6 @@ def test_the_unseen_robots_proposal_says_what_it_took_and_what_not(tmp_path: Pat
         assert f"# left out: {reason}" in text
 
 
-@FIELDS
 def test_the_unseen_robots_proposal_is_accepted(tmp_path: Path) -> None:
     contract = parse_contract(proposed([unseen_robot.record(tmp_path / "bag")]))
     assert (contract.observation_dim, contract.action_dim) == (17, 2)
