@@ -65,9 +65,10 @@ class CriticMonitor:
     def judge(self, values: npt.NDArray[np.float32]) -> Judgement:
         """Take the critics' values (critics,) of a plan."""
         numbers = np.asarray(values, dtype=np.float64)
-        mean, std = float(numbers.mean()), float(numbers.std())
+        finite = bool(np.isfinite(numbers).all())
+        mean, std = (float(numbers.mean()), float(numbers.std())) if finite else (float("nan"), float("nan"))
         usual = self.usual
-        if not np.isfinite(numbers).all():
+        if not finite:
             unusual = "the critics' values are not finite"
         elif mean < usual.lowest_mean:
             unusual = f"value {mean:.3g} is below {usual.lowest_mean:.3g}, the training data's"
