@@ -146,6 +146,13 @@ def check_publishable(contract: Contract) -> None:
 def encode_chunk(contract: Contract, chunk: ActionChunk) -> dict[str, Any]:
     """The chunk as the fields of the contract's action message, in plain dicts, lists and numbers.
 
+    A JointTrajectory of positions carries velocities too (see `point_velocities`), so that
+    joint_trajectory_controller makes a cubic spline of it and not a line with corners. One of velocities carries
+    nothing else: that controller integrates them by itself where its `allow_integration_in_goal_trajectories` is set
+    (with `allow_nonzero_velocity_at_trajectory_end`, as a chunk of velocities hardly ever ends at rest), and
+    accelerations, which it does not need, would be the differences of what is held during each step.
+    `decode_chunk` reads the contract's command alone.
+
     Raises ContractError where such messages can only be recorded.
     """
     check_publishable(contract)
@@ -155,16 +162,21 @@ def encode_chunk(contract: Contract, chunk: ActionChunk) -> dict[str, Any]:
             f"{action.topic}: chunk has {chunk.actions.shape[1]} numbers, expected {contract.action_dim}"
         )
     if action.type == JOINT_TRAJECTORY:
+        groups = {
+            group: np.zeros((chunk.horizon, 0)) for group in ("positions", "velocities", "accelerations", "effort")
+        }
+        groups[action.command] = chunk.actions
+        if action.command == "positions":
+            groups["velocities"] = point_velocities(chunk)
         return {
             "header": {"stamp": _time_fields(chunk.stamp_ns), "frame_id": ""},
             "joint_names": list(action.names),
             "points": [
                 {
-                    **{group: [] for group in ("positions", "velocities", "accelerations", "effort")},
-                    action.command: row.tolist(),
+                    **{group: values[step].tolist() for group, values in groups.items()},
                     "time_from_start": _time_fields(int(end) - chunk.stamp_ns),
                 }
-                for row, end in zip(chunk.actions, chunk.ends_ns, strict=True)
+                for step, end in enumerate(chunk.ends_ns)
             ],
         }
     starts = [chunk.stamp_ns, *chunk.ends_ns[:-1].tolist()]
@@ -180,6 +192,24 @@ def encode_chunk(contract: Contract, chunk: ActionChunk) -> dict[str, Any]:
         },
         "data": [value for row in rows for value in row],
     }
+
+
+def point_velocities(chunk: ActionChunk) -> npt.NDArray[np.float64]:
+    """Velocities (horizon, action_dim) in units a second at the ends of a chunk's steps, whose actions are positions.
+
+    The first is that towards the second; between, the harmonic mean of those before and after, or 0 where they differ
+    in sign (Fritsch and Butland 1984): a cubic spline through such points stays between them, so that what is inside
+    the limits at the points is inside them all the way, and a constant velocity is itself. The last is 0: a chunk that
+    no other replaces ends at rest, and joint_trajectory_controller takes no other by default.
+    """
+    velocities = np.zeros_like(chunk.actions)
+    if chunk.horizon > 1:
+        slopes = np.diff(chunk.actions, axis=0) / (np.diff(chunk.ends_ns)[:, None] / NANOSECONDS)
+        before, after = slopes[:-1], slopes[1:]
+        velocities[0] = slopes[0]
+        same = before * after > 0
+        velocities[1:-1][same] = 2.0 / (1.0 / before[same] + 1.0 / after[same])
+    return velocities
 
 
 def decode_chunk(contract: Contract, message: Any, receive_ns: int) -> ActionChunk:

@@ -1,5 +1,6 @@
 """What is in force is a function of the clock and the chunks, and a chunk survives its message."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -206,3 +207,56 @@ def test_an_array_with_other_labels_or_sizes_is_refused() -> None:
         message = SimpleNamespace(layout=SimpleNamespace(dim=dims), data=data)
         with pytest.raises(ContractError, match=words):
             decode_chunk(contract_of(MULTI_ARRAY), message, 0)
+
+
+def positions() -> Contract:
+    text = CONTRACT.format(kind=JOINT_TRAJECTORY, rate=20, clock="header")
+    for before, after in {"command: velocities": "command: positions", "hold: zero": "hold: last"}.items():
+        assert before in text
+        text = text.replace(before, after)
+    return parse_contract(text)
+
+
+def test_a_trajectory_of_positions_has_velocities_that_fit_and_ends_at_rest() -> None:
+    actions = np.array([[0.0, 1.0], [0.1, 1.0], [0.2, 0.8], [0.6, 0.9]])
+    points = encode_chunk(positions(), ActionChunk.regular(positions(), 0, actions))["points"]
+    assert [point["positions"] for point in points] == actions.tolist()
+    # 0.1 in 50 ms is 2 a second, and 0.4 is 8: the harmonic mean of both is 3.2. The other joint turns at step 2.
+    np.testing.assert_allclose(
+        [point["velocities"] for point in points], [[2, 0], [2, 0], [3.2, 0], [0, 0]], atol=1e-12
+    )
+    assert all(point["accelerations"] == [] and point["effort"] == [] for point in points)
+    times = [point["time_from_start"]["sec"] * 10**9 + point["time_from_start"]["nanosec"] for point in points]
+    assert times == [50_000_000, 100_000_000, 150_000_000, 200_000_000]
+
+
+def test_a_trajectory_of_one_position_asks_for_rest() -> None:
+    points = encode_chunk(positions(), ActionChunk.regular(positions(), 0, np.array([[0.3, -0.3]])))["points"]
+    assert [point["velocities"] for point in points] == [[0.0, 0.0]]
+
+
+def test_a_trajectory_of_velocities_has_nothing_else() -> None:
+    points = trajectory()["points"]
+    assert all(point["positions"] == point["accelerations"] == point["effort"] == [] for point in points)
+
+
+def test_velocities_beside_positions_are_not_read() -> None:
+    contract = positions()
+    sent = ActionChunk.regular(contract, 50_000_000, np.random.default_rng(0).uniform(-2, 2, (5, 2)))
+    got = decode_chunk(contract, rosbags_message(JOINT_TRAJECTORY, encode_chunk(contract, sent)), 0)
+    np.testing.assert_array_equal(got.actions, sent.actions)
+    np.testing.assert_array_equal(got.ends_ns, sent.ends_ns)
+
+
+def test_the_spline_that_a_controller_makes_of_positions_and_velocities_stays_between_the_points() -> None:
+    contract = positions()
+    for seed in range(50):
+        actions = np.random.default_rng(seed).uniform(-2, 2, (8, 2))
+        points = encode_chunk(contract, ActionChunk.regular(contract, 0, actions))["points"]
+        for before, after in pairwise(points):
+            p, v = (np.array([before[group], after[group]]) for group in ("positions", "velocities"))
+            for t in np.linspace(0, 1, 21):  # the cubic Hermite spline over the 50 ms between two points
+                h = [2 * t**3 - 3 * t**2 + 1, t**3 - 2 * t**2 + t, 3 * t**2 - 2 * t**3, t**3 - t**2]
+                at = h[0] * p[0] + h[1] * 0.05 * v[0] + h[2] * p[1] + h[3] * 0.05 * v[1]
+                assert (at >= p.min(axis=0) - 1e-9).all()
+                assert (at <= p.max(axis=0) + 1e-9).all()
