@@ -1,0 +1,70 @@
+"""Inference beside the control loop: one thread that plans, one question at a time.
+
+Whoever asks does not wait: the answer comes to `done` on the planning thread. A question that comes while another is
+being answered is refused, because an answer to an old observation is worth less than none. The thread is a daemon:
+a policy that never returns must not keep a process from ending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Event, Thread
+from time import perf_counter_ns
+from typing import Generic, TypeVar
+
+QuestionT = TypeVar("QuestionT")
+AnswerT = TypeVar("AnswerT")
+
+
+class InferenceThread(Generic[QuestionT, AnswerT]):
+    """Runs `work(question)` and hands `done(question, answer or the exception, duration in ns)` what came of it."""
+
+    def __init__(
+        self,
+        work: Callable[[QuestionT], AnswerT],
+        done: Callable[[QuestionT, AnswerT | Exception, int], None],
+    ) -> None:
+        self._work = work
+        self._done = done
+        self._questions: SimpleQueue[QuestionT | None] = SimpleQueue()
+        self._idle = Event()
+        self._idle.set()
+        self._closed = False
+        self.refused = 0
+        self._thread = Thread(target=self._run, name="inference", daemon=True)
+        self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a question is being answered."""
+        return not self._idle.is_set()
+
+    def ask(self, question: QuestionT) -> bool:
+        """Hand over a question; False, and counted in `refused`, where one is still being answered."""
+        if self._closed or self.busy:
+            self.refused += 1
+            return False
+        self._idle.clear()
+        self._questions.put(question)
+        return True
+
+    def close(self, patience_s: float) -> bool:
+        """End the thread, waiting for what it is at for at most `patience_s`; whether it ended."""
+        self._closed = True
+        self._questions.put(None)
+        self._thread.join(patience_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (question := self._questions.get()) is not None:
+            started = perf_counter_ns()
+            answer: AnswerT | Exception
+            try:
+                answer = self._work(question)
+            except Exception as error:  # a policy's failure is the caller's to judge, and must not end the thread
+                answer = error
+            duration = perf_counter_ns() - started
+            # Idle before `done`, which may well be what asks the next question.
+            self._idle.set()
+            self._done(question, answer, duration)
