@@ -72,11 +72,10 @@ class ObservationWatch:
         if self._unbroken_since_ns is None:
             self._unbroken_since_ns = tick.stamp_ns
         self._complete_ns = tick.stamp_ns
-        if self.state in (Freshness.WAITING, Freshness.LATE):
+        ends = self.state is Freshness.HOLDING or (self.state is Freshness.STOPPED and self._recovers)
+        recovered = ends and tick.stamp_ns - self._unbroken_since_ns >= self._recover_after_ns
+        if recovered or self.state in (Freshness.WAITING, Freshness.LATE):
             self.state = Freshness.FRESH
-        elif self.state is Freshness.HOLDING or (self.state is Freshness.STOPPED and self._recovers):
-            if tick.stamp_ns - self._unbroken_since_ns >= self._recover_after_ns:
-                self.state = Freshness.FRESH
 
     def look(self, now_ns: int) -> Freshness:
         """The state at `now_ns`: a silent robot makes no ticks, but time goes on."""
