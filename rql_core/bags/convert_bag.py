@@ -17,15 +17,12 @@ from rql_core.bags.report import BagReport, DroppedEpisode
 from rql_core.bags.timing import BagTiming, TopicReport
 from rql_core.contract.episode_schema import End
 from rql_core.contract.messages import event_stamp
+from rql_core.contract.rates import FEWEST_PERIODS, too_slow
 from rql_core.contract.reward_signals import RewardSignals
-from rql_core.contract.schema import Contract, Linear, MarkerBoundary
+from rql_core.contract.schema import Contract, MarkerBoundary
 from rql_core.contract.time import NANOSECONDS
 from rql_core.errors import BagError, ContractError
 
-# A topic at the control rate has a median period of one control period; 1.5 is midway to every second message missing.
-_SLOWEST_PERIODS = 1.5
-# The median of fewer periods says nothing about a rate.
-_FEWEST_PERIODS = 5
 # Telling the progress bar of every message would cost as much as a tenth of reading it.
 _PROGRESS_MESSAGES = 1000
 
@@ -183,17 +180,13 @@ def _reward_signals(bag: BagReader, contract: Contract) -> RewardSignals | None:
 
 
 def _check_rates(path: Path, contract: Contract, topics: list[TopicReport]) -> None:
-    rate = float(contract.rate_fraction)
-    # How far apart the messages of an interpolated topic may be is what its tolerance says.
-    held = {spec.topic for spec in contract.observation.topics if not isinstance(spec.align, Linear)}
+    observed = {spec.topic: spec for spec in contract.observation.topics}
     for topic in topics:
-        if topic.topic not in held or topic.rate_hz is None or topic.messages_used <= _FEWEST_PERIODS:
+        if topic.topic not in observed or topic.rate_hz is None or topic.messages_used <= FEWEST_PERIODS:
             continue
-        if topic.rate_hz < rate / _SLOWEST_PERIODS:
-            raise BagError(
-                f"{path}: topic {topic.topic} has {topic.rate_hz:.3g} Hz (median), expected at least the contract's "
-                f"rate of {rate:.4g} Hz; publish it faster or lower the contract's rate"
-            )
+        complaint = too_slow(contract, observed[topic.topic], topic.rate_hz)
+        if complaint is not None:
+            raise BagError(f"{path}: topic {complaint}")
 
 
 def _why_nothing(contract: Contract, report: BagReport, cutter: EpisodeCutter) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import cached_property
 from typing import Annotated, Literal
@@ -103,6 +104,20 @@ class Linear(Strict):
 
 Align = Annotated[Hold | Nearest | Linear, Field(discriminator="method")]
 
+# Which key says how far from a tick messages may be, and how many of a topic's periods that has to be for every tick to
+# have one: the nearest is at most half a period away.
+_REACH = {"hold": ("max_age", 1.0), "nearest": ("tolerance", 0.5), "linear": ("tolerance", 1.0)}
+
+
+def reach_needed(align: Hold | Nearest | Linear, rate_hz: float) -> tuple[str, float]:
+    """The key of an alignment that lets messages of this rate serve every tick, and its least value in s.
+
+    The value has three figures, rounded upward.
+    """
+    key, periods = _REACH[align.method]
+    step = 10.0 ** (2 - math.floor(math.log10(periods / rate_hz)))
+    return key, math.ceil(periods / rate_hz * step - 1e-9) / step
+
 
 class Feature(Strict):
     """A named block of the observation vector: numbers taken from the messages of one topic, in this order.
@@ -203,6 +218,14 @@ class ObservationTopic(Strict):
     type: MessageType
     align: Align
     clock: Clock | None = Field(default=None, description="which time of its messages counts; default: the contract's")
+    min_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="Hz; its messages come at least this often. Default: the contract's rate, or for linear what its "
+        "tolerance says. Say it of a topic that is meant to be slower: its features are then older when they are used",
+    )
     joints: Literal["complete", "partial"] = Field(
         default="complete",
         description="'partial': a JointState message may have some of the joints; each is aligned by its own messages",
@@ -228,6 +251,20 @@ class ObservationTopic(Strict):
                 raise ValueError(f"{self.topic}: feature {feature.name!r} makes a rotation of joints; leave it out")
         if self.joints == "partial" and self.type != JOINT_STATE:
             raise ValueError(f"{self.topic}: joints: partial is for {JOINT_STATE}, not for {self.type}")
+        return self
+
+    @model_validator(mode="after")
+    def _serves_every_tick(self) -> ObservationTopic:
+        if self.min_rate is not None:
+            key, needed = reach_needed(self.align, self.min_rate)
+            given = float(getattr(self.align, key))
+            # What is advised is rounded; the exact period, to the nanosecond, is enough.
+            if given < needed and given + 1e-9 < _REACH[self.align.method][1] / self.min_rate:
+                raise ValueError(
+                    f"{self.topic}: min_rate {self.min_rate:g} Hz lets messages be {1 / self.min_rate:.3g} s apart, "
+                    f"and with {key} {given:g} s ({self.align.method}) some ticks between two would have none; "
+                    f"make {key} at least {needed:g}, or min_rate larger"
+                )
         return self
 
     def _check_linear(self, feature: Feature) -> None:

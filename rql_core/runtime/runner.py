@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rql_core.contract import ActionChunk, Contract, Tick, TickAssembler
+from rql_core.contract.rates import RateWatch
 from rql_core.contract.time import NANOSECONDS, tick_at_or_after, tick_time
 from rql_core.errors import ConfigError, ContractError
 from rql_core.runtime.safety import SafetyFilter
@@ -66,6 +67,7 @@ class PolicyRunner:
         self.contract = contract
         self.assembler = TickAssembler(contract)
         self.filter = SafetyFilter(contract)
+        self._rates = RateWatch(contract)
         self.counts: Counter[str] = Counter()
         self.last_error = ""
         self._actor = actor
@@ -79,6 +81,7 @@ class PolicyRunner:
     def reset(self, seed: int | None = None, start_ns: int | None = None) -> None:
         """Forget the past and start an episode; observations stamped before `start_ns` are ignored."""
         self.assembler.reset(start_ns)
+        self._rates.forget()
         self._actor.reset(seed)
         self.filter.forget()
         self._planned = None
@@ -92,12 +95,15 @@ class PolicyRunner:
         `check_future`: refuse one that is stamped more than FUTURE_NS after `receive_ns`, the node's own time.
         """
         try:
-            self.assembler.push(
+            stamp = self.assembler.push(
                 topic, message, receive_ns, not_after_ns=receive_ns + FUTURE_NS if check_future else None
             )
         except ContractError as error:
             self.counts["refused_messages"] += 1
             self.last_error = str(error)
+            return
+        if stamp is not None:
+            self._rates.add(topic, stamp)
 
     def poll(self, now_ns: int | None) -> list[ActionChunk]:
         """The chunks to publish now. `now_ns` None: wait for complete observations however long it takes."""
@@ -193,4 +199,7 @@ class PolicyRunner:
             return Health("warn", f"holding: no fresh observation on {', '.join(self._holding)}", values)
         if self._previous is None:
             return Health("warn", "waiting for observations", values)
+        # Nothing is missing, but a recording of such topics would not become training data.
+        if slow := self._rates.complaints():
+            return Health("warn", f"running on slow topics: {'; '.join(slow)}", values)
         return Health("ok", "running", values)

@@ -291,6 +291,22 @@ def test_a_topic_slower_than_the_control_rate_is_refused_with_both_rates(tmp_pat
         run(tmp_path, recording)
 
 
+def test_a_topic_that_is_said_to_be_slow_is_converted_with_the_observations_that_it_gave(tmp_path: Path) -> None:
+    recording = synthetic.record(60)
+    recording.drop(POSE, [tick for tick in range(60) if tick % 4])
+    slow = ("type: geometry_msgs/msg/PoseStamped\n", "type: geometry_msgs/msg/PoseStamped\n      min_rate: 5\n")
+    path = synthetic.contract_file(tmp_path, slow, ("max_age: 0.1", "max_age: 0.2"))
+    recording.write(tmp_path / "bag")
+    report = convert(tmp_path / "bag", path, tmp_path / "arm-v0", progress=False)
+    assert (report.episodes, report.steps) == (1, 56)  # nothing says any more where the tool is after tick 56
+    expected = recording.observations[:57].copy()
+    expected[:, 4:] = recording.observations[np.arange(57) // 4 * 4, 4:]
+    np.testing.assert_array_equal(load_dataset(tmp_path / "arm-v0")[0].observations, expected)
+    path.write_text(path.read_text().replace("min_rate: 5", "min_rate: 6"))
+    with pytest.raises(BagError, match=r"/tool_pose has 5 Hz \(median\), expected at least its min_rate of 6 Hz"):
+        convert(tmp_path / "bag", path, tmp_path / "arm-v1", progress=False)
+
+
 @pytest.mark.parametrize(
     ("ticks", "dropped", "reason"),
     [

@@ -426,3 +426,29 @@ def test_health_goes_from_waiting_to_running_and_tells_ages_and_times(contract: 
     assert health.values["inference p50"].endswith(" ms")
     assert health.values["observations"] == health.values["chunks"] == "1"
     assert "inference p50" not in runner.health(START + 40 * MS).values  # none since the last report
+
+
+def test_topics_slower_than_the_contract_says_are_a_warning_as_the_converter_would_refuse_them() -> None:
+    relaxed = CONTRACT.replace("max_age: 0.04", "max_age: 0.2", 2)
+    point = "type: geometry_msgs/msg/PointStamped\n"
+    stated = relaxed.replace(point, f"{point}      min_rate: 10\n")
+    health = []
+    for text in (relaxed, stated):
+        runner = PolicyRunner(parse_contract(text), Script())
+        for at in range(0, 600, 50):
+            runner.push("/joints", joints(at), START)
+            if at % 100 == 0:
+                runner.push("/tool", tool(at), START)
+        runner.poll(None)
+        health.append(runner.health(START))
+    assert [each.level for each in health] == ["warn", "ok"]
+    assert health[0].summary.startswith("running on slow topics: /tool has 10 Hz (median), expected at least")
+
+
+def test_a_reset_forgets_how_slow_topics_were() -> None:
+    runner = PolicyRunner(parse_contract(CONTRACT.replace("max_age: 0.04", "max_age: 0.2", 2)), Script())
+    observe(runner, *range(0, 1000, 100))
+    assert runner.health(START).summary.startswith("running on slow topics: /joints has 10 Hz")
+    runner.reset(start_ns=START + 1000 * MS)
+    observe(runner, 1000)
+    assert runner.health(START).level == "ok"
