@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from rql_core.bags.samples import LONGEST_ARRAY, Range, TopicSample
 from rql_core.contract.schema import IMAGE_TYPES, JOINT_STATE
 from rql_core.errors import ConfigError
 
-# A topic that is so much slower than the fastest is a status, and would set the rate of everything.
-_SLOWEST_SHARE, _SLOWEST_HZ = 0.04, 2.0
+# What comes less often is a status, such as a battery's; detectors that a task is about are faster.
+_SLOWEST_HZ = 2.0
+# So many of its periods may pass before a topic counts as missing. The rate that is stated is a fifth below what was
+# seen, so that its period still is shorter.
+_AGE_PERIODS, _STATED_SHARE = 1.5, 0.8
 # Parts of a quaternion below this tilt by less than a quarter of a degree.
 _LEVEL = 0.002
 
@@ -33,23 +37,32 @@ _PARENT_UNITS = (
 
 @dataclass(frozen=True)
 class FeatureProposal:
-    """A feature: numbers that belong together, with the range each had. `rotation`: a quaternion's form, or ""."""
+    """A feature: numbers that belong together, with the range each had.
+
+    `rotation`: a quaternion's form, or ""; `turns_round`: a yaw that passes 180 degrees.
+    """
 
     name: str
     unit: str
     fields: tuple[str, ...]
     ranges: tuple[Range, ...]
     rotation: str = ""
+    turns_round: bool = False
 
 
 @dataclass(frozen=True)
 class TopicProposal:
-    """An observation topic: what is read, how often it comes, whether its header's stamps can be used."""
+    """An observation topic: what is read, how often it comes, whether its header's stamps can be used.
+
+    `rate_hz`: of a topic whose joints come in several messages, that of the joint in the fewest. `delay_s`: median of
+    receive time minus header stamp, the largest of the bags; None without stamps.
+    """
 
     topic: str
     type: str
     rate_hz: float
     stamped: bool
+    delay_s: float | None
     features: tuple[FeatureProposal, ...]
     constant: tuple[str, ...]
     partial: bool
@@ -85,7 +98,7 @@ def propose(bags: Sequence[BagInspection], samples: dict[str, TopicSample], acti
     chosen = propose_action(commands[0], samples[commands[0]]) if commands else None
     if action is not None and chosen is None:
         raise ConfigError(f"action topic {action} has no number that is in all of its messages; name another")
-    topics, left_out = _observations(bags, samples, set(commands))
+    topics, left_out = _observations(bags, samples, commands)
     if not topics:
         raise ConfigError(
             "no topic has numbers that could be observed: " + "; ".join(f"{topic}: {why}" for topic, why in left_out)
@@ -99,7 +112,7 @@ def inspections_of(bags: Sequence[BagInspection], topic: str) -> list[TopicInspe
 
 
 def _observations(
-    bags: Sequence[BagInspection], samples: dict[str, TopicSample], commands: set[str]
+    bags: Sequence[BagInspection], samples: dict[str, TopicSample], commands: Sequence[str]
 ) -> tuple[list[TopicProposal], list[tuple[str, str]]]:
     """The topics to observe, and (topic, why) of the others."""
     left_out: list[tuple[str, str]] = []
@@ -109,7 +122,7 @@ def _observations(
         kind = next(each.type for each in inspections_of(bags, topic))
         found = [each.rate_hz for each in inspections_of(bags, topic) if each.rate_hz is not None]
         if topic in commands:
-            left_out.append((topic, "carries commands"))
+            left_out.append((topic, "is the action" if topic == commands[0] else "carries commands"))
         elif kind == MARKER_TYPE:
             left_out.append((topic, "marks episodes"))
         elif kind in IMAGE_TYPES:
@@ -125,14 +138,14 @@ def _observations(
             left_out.append((topic, "a single message has no rate"))
         else:
             rates[topic] = min(found)
-    slowest = max([_SLOWEST_HZ, _SLOWEST_SHARE * max(rates.values(), default=0)])
     topics = []
     used: set[str] = set()
     for topic, rate in rates.items():
         sample = samples[topic]
         features, constant, why = _features(topic, sample, used)
-        if rate < slowest:
-            left_out.append((topic, f"{rate:.3g} Hz is slow, and the slowest topic sets the rate"))
+        if rate < _SLOWEST_HZ:
+            needed = f"min_rate: {stated_rate(rate):g}, max_age: {held_for(rate):g}"
+            left_out.append((topic, f"{rate:.3g} Hz is the rate of a status; as an observation it needs {needed}"))
         elif not features:
             left_out.append((topic, why))
         else:
@@ -142,7 +155,10 @@ def _observations(
             partial = sample.type == JOINT_STATE and any(
                 sample.numbers[path].messages < sample.messages for path in paths
             )
-            topics.append(TopicProposal(topic, sample.type, rate, stamped, features, constant, partial))
+            if partial:
+                rate *= min(sample.numbers[path].messages for path in paths) / sample.messages
+            delay = max((each.offset_s or 0.0 for each in inspections), default=0.0) if stamped else None
+            topics.append(TopicProposal(topic, sample.type, rate, stamped, delay, features, constant, partial))
             used |= {feature.name for feature in features}
     return topics, sorted(left_out)
 
@@ -162,11 +178,13 @@ def _features(
     constant: list[str] = []
     for parent, paths in groups.items():
         changing = [path for path in paths if not sample.numbers[path].constant]
-        rotation = ""
+        rotation, turns_round = "", False
         if [path.rpartition(".")[2] for path in paths] == ["x", "y", "z", "w"]:
             # What only turns about the vertical has one angle.
             level = all(abs(value) < _LEVEL for path in paths[:2] for value in _ends(sample.numbers[path]))
             rotation = "yaw" if level else "6d"
+            # There w goes through zero, as yaw is twice the angle whose cosine it is.
+            turns_round = level and sample.numbers[paths[3]].low < 0 < sample.numbers[paths[3]].high
         if not changing or (joints and parent == "effort"):
             constant.append(parent or ", ".join(paths))
             continue
@@ -178,7 +196,8 @@ def _features(
         name = _feature_name(topic, parent, joints, used | {each.name for each in features})
         unit = "rad" if rotation == "yaw" else "1" if rotation else _unit(parent, joints)
         fields = (parent,) if rotation else tuple(paths)
-        features.append(FeatureProposal(name, unit, fields, tuple(sample.numbers[path] for path in paths), rotation))
+        ranges = tuple(sample.numbers[path] for path in paths)
+        features.append(FeatureProposal(name, unit, fields, ranges, rotation, turns_round))
     why = "no numbers"
     if sample.long_arrays:
         path, length = next(iter(sample.long_arrays.items()))
@@ -186,6 +205,28 @@ def _features(
     elif constant:
         why = "its numbers never change"
     return tuple(features), tuple(constant), why
+
+
+def stated_rate(rate_hz: float) -> float:
+    """The min_rate of a topic that was seen to come so often: less, because rates give way when a robot is busy."""
+    return down(_STATED_SHARE * rate_hz)
+
+
+def held_for(rate_hz: float) -> float:
+    """The max_age of a topic in s: less than one and a half of its periods breaks episodes at every jitter."""
+    return up(_AGE_PERIODS / rate_hz)
+
+
+def down(value: float) -> float:
+    """Two figures, downward."""
+    digits = 1 - math.floor(math.log10(value))
+    return math.floor(value * 10.0**digits + 1e-9) / 10.0**digits
+
+
+def up(value: float) -> float:
+    """Two figures, upward, between 1 ms and 60 s."""
+    digits = 1 - math.floor(math.log10(value)) if value > 0 else 2
+    return min(max(math.ceil(value * 10.0**digits - 1e-9) / 10.0**digits, 0.001), 60.0)
 
 
 def _ends(number: Range) -> tuple[float, float]:

@@ -14,16 +14,21 @@ from collections.abc import Sequence
 import yaml
 
 from rql_core.bags.inspection import MARKER_TYPE, BagInspection
-from rql_core.bags.proposal import Proposal, TopicProposal
+from rql_core.bags.proposal import Proposal, TopicProposal, down, held_for, stated_rate, up
 from rql_core.errors import ConfigError
 
-# So many of its periods may pass before a topic counts as missing; less breaks episodes at every jitter. A topic faster
-# than the contract may be nearly a control step late: it is still news.
-_AGE_PERIODS, _AGE_STEPS = 1.5, 0.8
+# A topic faster than the contract may be nearly a control step late: it is still news.
+_AGE_STEPS = 0.8
+# Slower than ten steps a second nothing is controlled: what comes less often is observed as a slow topic.
+_LOWEST_RATE = 10.0
+# A running node that waits longer for what belongs to a tick acts late; two fifths of a step at 20 Hz.
+_MAX_WAIT_S = 0.02
 # A held command stays in force so many of its periods: two lost ones do not break an episode.
 _HOLD_PERIODS = 3
 # The goal of a task is seldom nearer than a twentieth of the way that was recorded.
 _TOLERANCE_SHARE = 0.05
+# Rates within 3 % are the same: the median of periods that jitter is off by so much.
+_SAME_RATE = 0.97
 # Clocks that differ by more cannot be mixed with receive times in one contract.
 _SAME_CLOCK_S = 0.5
 
@@ -34,25 +39,22 @@ def contract_text(proposal: Proposal, name: str, definitions: Sequence[str] = ()
     `definitions`: paths for `message_definitions`, relative to where the contract will be. Raises ConfigError when no
     feature can have a target, which a reward needs.
     """
-    bags, topics, action = proposal.bags, proposal.topics, proposal.action
-    rate = _nice_rate(min(topic.rate_hz for topic in topics))
+    bags, topics = proposal.bags, proposal.topics
+    rate, why = _rate(proposal)
     clock = _clock(proposal)
     looked = ", ".join(bag.path for bag in bags[:3]) + (f" and {len(bags) - 3} more" if len(bags) > 3 else "")
-    slowest = min(topics, key=lambda topic: topic.rate_hz)
-    commanded = [each.rate_hz for each in proposal.of(action.topic) if each.rate_hz] if action is not None else []
     lines = [
-        f"# A proposal, made from {_one_line(looked)}. Look at every line with `check`, then: rql check-contract FILE",
+        f"# A proposal, made from {_one_line(looked)}.",
+        "# Look at every line that says check, then: rql contract check FILE BAG ...",
         "schema: 1",
         f"name: {_contract_name(name)}",
         "description: Say what the robot and the task are.  # check",
-        f"rate: {rate:g}  # Hz, control steps a second; check: "
-        f"{slowest.topic}, the slowest, has {slowest.rate_hz:.3g} Hz"
-        + (f", commands {commanded[0]:.3g} Hz" if commanded else ""),
+        f"rate: {rate:g}  # Hz, control steps a second; check: {why}",
         f"clock: {clock}  # {_CLOCKS[clock]}",
         *(["message_definitions:", *(f"  - {_scalar(path)}" for path in definitions)] if definitions else []),
         "",
         "observation:",
-        "  max_wait: 0.02  # s; how long a running node waits after a tick for messages that belong to it",
+        f"  max_wait: {_MAX_WAIT_S:g}  # s; how long a running node waits after a tick for messages that belong to it",
         "  topics:",
     ]
     for topic in topics:
@@ -68,6 +70,24 @@ _CLOCKS = {
 }
 
 
+def _rate(proposal: Proposal) -> tuple[float, str]:
+    """The control rate and where it is from: as often as commands come, no oftener than anything but slow topics."""
+    rates = {topic.topic: topic.rate_hz for topic in proposal.topics}
+    fastest = max(rates.values())
+    action = proposal.action
+    if action is not None and action.held:
+        commands = [each.rate_hz for each in proposal.of(action.topic) if each.rate_hz is not None]
+        if commands:
+            # A person who presses keys does not slow the control down.
+            rates[action.topic] = max(min(commands), _LOWEST_RATE)
+    steady = {topic: rate for topic, rate in rates.items() if rate >= min(_LOWEST_RATE, fastest)}
+    slowest = min(steady, key=lambda topic: (steady[topic], topic))
+    rate = _nice_rate(min(steady[slowest], fastest))
+    if action is not None and slowest == action.topic:
+        return rate, f"so often commands come on {slowest}"
+    return rate, f"so often {slowest} comes"
+
+
 def _clock(proposal: Proposal) -> str:
     """The header's, unless stamps are unset, or where they would be mixed with receive times of another clock."""
     stamped = [topic for topic in proposal.topics if topic.stamped]
@@ -78,14 +98,19 @@ def _clock(proposal: Proposal) -> str:
 
 
 def _topic_lines(topic: TopicProposal, clock: str, rate: float) -> list[str]:
-    age = _up(max(_AGE_PERIODS / topic.rate_hz, _AGE_STEPS / rate))
+    age = max(held_for(topic.rate_hz), up(_AGE_STEPS / rate))
     lines = [
         f"    - topic: {_scalar(topic.topic)}",
         f"      type: {topic.type}",
         f"      align: {{method: hold, max_age: {age:g}}}  # s; it comes with {topic.rate_hz:.4g} Hz",
     ]
+    if topic.rate_hz < _SAME_RATE * rate:
+        lines.append(f"      min_rate: {stated_rate(topic.rate_hz):g}  # Hz; it is slower than the control steps")
     if clock == "header" and not topic.stamped:
         lines.append("      clock: receive  # its messages have no stamps")
+    elif clock == "header" and topic.delay_s is not None and _MAX_WAIT_S < topic.delay_s < _SAME_CLOCK_S:
+        late = f"{topic.delay_s * 1e3:.0f} ms after its stamp, which is more than max_wait"
+        lines.append(f"      clock: receive  # check: it comes {late}")
     if topic.partial:
         lines.append("      joints: partial  # not every message has all joints")
     lines.append("      features:")
@@ -93,7 +118,8 @@ def _topic_lines(topic: TopicProposal, clock: str, rate: float) -> list[str]:
         check = "  # check" if feature.unit == "?" else ""
         lines += [f"        - name: {feature.name}", f"          unit: {_scalar(feature.unit)}{check}"]
         if feature.rotation:
-            lines += [f"          fields: [{feature.fields[0]}]", f"          rotation: {feature.rotation}"]
+            turns = "  # check: it turns past 180 degrees, where yaw jumps; 6d does not" if feature.turns_round else ""
+            lines += [f"          fields: [{feature.fields[0]}]", f"          rotation: {feature.rotation}{turns}"]
             continue
         lines.append("          fields:")
         lines += [
@@ -134,7 +160,7 @@ def _action_lines(proposal: Proposal, rate: float, clock: str) -> list[str]:
     if action.held:
         inspections = proposal.of(action.topic)
         found = [each.rate_hz for each in inspections if each.rate_hz]
-        age = _up(_HOLD_PERIODS / min([*found, rate]))
+        age = up(_HOLD_PERIODS / min([*found, rate]))
         lines += [
             "  resolve: hold  # a message is a command, in force until the next",
             f"  max_age: {age:g}  # s; check: for how long at most",
@@ -158,7 +184,7 @@ def _reward_lines(topics: Sequence[TopicProposal]) -> list[str]:
         raise ConfigError("only rotations change in the bags; a reward needs a feature with a target, so write one")
     feature = next((each for each in features if each.unit == "m"), features[0])
     size = math.sqrt(sum((number.high - number.low) ** 2 for number in feature.ranges))
-    tolerance = _up(_TOLERANCE_SHARE * size)
+    tolerance = up(_TOLERANCE_SHARE * size)
     target = ", ".join(repr(float(f"{number.last:.4g}")) for number in feature.ranges)
     return [
         "reward:",
@@ -189,16 +215,9 @@ def _episode_lines(bags: Sequence[BagInspection]) -> list[str]:
 def _nice_rate(rate: float) -> float:
     """The rate without its jitter: a whole number within 3 %, else two figures, downward."""
     whole = round(rate)
-    if whole and abs(rate - whole) <= 0.03 * rate:
+    if whole and abs(rate - whole) <= (1 - _SAME_RATE) * rate:
         return float(min(whole, 1000))
-    digits = 1 - math.floor(math.log10(rate))
-    return min(math.floor(rate * 10.0**digits) / 10.0**digits, 1000.0)
-
-
-def _up(value: float) -> float:
-    """Two figures, upward."""
-    digits = 1 - math.floor(math.log10(value)) if value > 0 else 2
-    return min(max(math.ceil(value * 10.0**digits - 1e-9) / 10.0**digits, 0.001), 60.0)
+    return min(down(rate), 1000.0)
 
 
 def _scalar(text: str) -> str:

@@ -15,6 +15,9 @@ from rql_core.errors import BagError
 
 # Enough to see which numbers change, spread over the whole bag, and few enough to take no time.
 _MESSAGES_A_TOPIC = 200
+# Multiples of the golden section (here of 2**32) fall evenly everywhere, also those of every second or third number: of
+# publishers that take turns on a topic none is missed, as every nth message would.
+_GOLDEN, _WORD = 2_654_435_769, 2**32
 # A longer array is a scan, a map or a picture, which nobody means as single numbers.
 LONGEST_ARRAY = 64
 
@@ -109,17 +112,17 @@ def sample_topics(bag: BagReader, every: Iterable[str] = ()) -> dict[str, TopicS
     whole = frozenset(every)
     samples: dict[str, TopicSample] = {}
     decoders: dict[str, Callable[[bytes], Any]] = {}
-    steps, seen = {}, {}
+    below, seen = {}, {}
     for topic, about in bag.topics.items():
         if about.type and about.messages:
             samples[topic] = TopicSample(about.type)
-            steps[topic] = 1 if topic in whole else max(1, about.messages // _MESSAGES_A_TOPIC)
+            below[topic] = _WORD if topic in whole else _WORD * _MESSAGES_A_TOPIC // about.messages
             seen[topic] = 0
     for topic in bag.decodable(samples):
         decoders[topic] = bag.decoder(topic)
     for topic, stamp, raw in bag.raw_messages(decoders):
         seen[topic] += 1
-        if (seen[topic] - 1) % steps[topic]:
+        if (seen[topic] - 1) * _GOLDEN % _WORD >= below[topic]:
             continue
         try:
             message = decoders[topic](raw)

@@ -20,7 +20,7 @@ class Inspect:
     """Show what is in bags: topics, types, rates, gaps, clocks, and what is peculiar; propose a contract from it.
 
     The proposal observes the topics that have numbers, takes the likeliest command topic for the action, and marks
-    with `# check` what only you can know.
+    with `check` what only you can know.
 
     Examples: rql inspect recordings/
               rql inspect 'day_*/run_*' --contract-out my_robot.yaml
@@ -86,6 +86,7 @@ class Inspect:
 
     def _propose(self, paths: list[Path], inspections: list[BagInspection]) -> None:
         import os
+        import shlex
         import sys
 
         from rql_core.bags.proposal import propose
@@ -118,8 +119,9 @@ class Inspect:
         proposal = propose(inspections, samples, self.action)
         text = contract_text(proposal, self.contract_out.stem, definitions)
         write_whole(self.contract_out, text)
-        places = sum("check" in line.partition("#")[2] for line in text.splitlines()[1:])
-        print(f"\n{self.contract_out}: a proposal; look at the {places} lines with `check`", file=sys.stderr)
+        places = sum("check" in line.partition("#")[2] for line in text.splitlines()[2:])
+        print(f"\n{self.contract_out}: a proposal; look at the {places} lines that say check, then", file=sys.stderr)
+        print(f"  rql contract check {shlex.join(map(str, (self.contract_out, *self.bags)))}", file=sys.stderr)
         try:
             parse_contract(text, str(self.contract_out))
         except ContractError as error:

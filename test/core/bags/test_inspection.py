@@ -39,11 +39,11 @@ def steady(count: int, period_ns: int, delay_ns: int = 0) -> list[tuple[int, int
 def test_rates_counts_and_duration_are_those_of_the_recording(tmp_path: Path, storage: str) -> None:
     bag = inspect_bag(unseen_robot.record(tmp_path / "bag", storage))
     topics = {topic.topic: topic for topic in bag.topics}
-    assert (bag.messages, bag.start_ns) == (1710, synthetic.START_NS)
+    assert (bag.messages, bag.start_ns) == (1760, synthetic.START_NS)
     assert bag.duration_s == pytest.approx(9.992)
     assert {name: topic.type for name, topic in topics.items()} == unseen_robot.TYPES
     rates = {name: topic.rate_hz for name, topic in topics.items() if topic.rate_hz}
-    assert rates == pytest.approx({"/arm/joint_states": 100, "/odom": 50, "/cmd_vel": 20, "/battery": 1})
+    assert rates == pytest.approx({"/arm/joint_states": 100, "/odom": 50, "/cmd_vel": 20, "/dock": 5, "/battery": 1})
     assert topics["/odom"].offset_s == pytest.approx(0.005)
     assert topics["/odom"].drift == pytest.approx(0, abs=1e-9)
     assert topics["/cmd_vel"].offset_s is None
@@ -138,7 +138,7 @@ def test_an_empty_and_an_unfinished_bag_say_so(tmp_path: Path) -> None:
 def test_progress_is_told_the_share_that_was_read(tmp_path: Path) -> None:
     told: list[float] = []
     inspect_bag(unseen_robot.record(tmp_path / "bag", seconds=60), progress=told.append)
-    assert told == pytest.approx([5000 / 10260, 10000 / 10260, 1.0])
+    assert told == pytest.approx([5000 / 10560, 10000 / 10560, 1.0])
 
 
 def test_the_table_has_its_columns_one_below_the_other(tmp_path: Path) -> None:

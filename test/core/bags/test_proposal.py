@@ -16,7 +16,8 @@ from rql_core.bags.proposal_action import command_topics, outward, score
 from rql_core.bags.proposal_text import contract_text
 from rql_core.bags.samples import Range, TopicSample, merge_samples, sample_topics
 from rql_core.cli import main
-from rql_core.contract import parse_contract
+from rql_core.contract import load_contract, parse_contract
+from rql_core.contract.schema import Hold
 from rql_core.errors import ConfigError
 
 
@@ -97,11 +98,15 @@ def test_unset_stamps_mean_the_receive_clock(tmp_path: Path) -> None:
 def test_the_unseen_robots_proposal_says_what_it_took_and_what_not(tmp_path: Path) -> None:
     text = proposed([unseen_robot.record(tmp_path / "bag")])
     data = yaml.safe_load(text)
-    arm, odometry = data["observation"]["topics"]
+    arm, dock, odometry = data["observation"]["topics"]
     assert arm["features"][0]["fields"] == [f"position.{joint}" for joint in unseen_robot.JOINTS]
     assert odometry["features"][0]["fields"] == ["pose.pose.position.x", "pose.pose.position.y"]
     assert (odometry["features"][1]["rotation"], odometry["features"][1]["unit"]) == ("yaw", "rad")
-    assert data["rate"] == 50
+    assert [feature["name"] for feature in odometry["features"][2:]] == ["odom_linear", "odom_angular"]
+    assert (data["rate"], data["clock"]) == (20, "header")
+    assert dock["align"] == {"method": "hold", "max_age": 0.3}
+    assert (dock["min_rate"], dock["clock"]) == (4, "receive")
+    assert "check: it comes 60 ms after its stamp, which is more than max_wait" in text
     action = data["action"]
     assert (action["topic"], action["type"]) == ("/cmd_vel", "geometry_msgs/msg/Twist")
     assert (action["resolve"], action["clock"], action["hold"]) == ("hold", "receive", "zero")
@@ -109,13 +114,100 @@ def test_the_unseen_robots_proposal_says_what_it_took_and_what_not(tmp_path: Pat
         {"name": "linear_x", "field": "linear.x", "lower": 0.0, "upper": 0.6},
         {"name": "angular_z", "field": "angular.z", "lower": -0.3, "upper": 0.3},
     ]
-    for reason in ("/battery: 1 Hz is slow", "/camera/image: images cannot be features", "/scan: no messages"):
+    for reason in (
+        "/battery: 1 Hz is the rate of a status; as an observation it needs min_rate: 0.8, max_age: 1.5",
+        "/camera/image: images cannot be features",
+        "/scan: no messages",
+        "/cmd_vel: is the action",
+    ):
         assert f"# left out: {reason}" in text
 
 
 def test_the_unseen_robots_proposal_is_accepted(tmp_path: Path) -> None:
     contract = parse_contract(proposed([unseen_robot.record(tmp_path / "bag")]))
-    assert (contract.observation_dim, contract.action_dim) == (17, 2)
+    assert (contract.observation_dim, contract.action_dim) == (21, 2)
+
+
+def point_bag(path: Path, rates: dict[str, float], command: float | None = None, seconds: int = 8) -> Path:
+    """Points that move, one topic for each rate, and a Twist so often."""
+    kinds = dict.fromkeys(rates, "geometry_msgs/msg/PointStamped")
+    kinds |= {"/cmd_vel": "geometry_msgs/msg/Twist"} if command else {}
+    items = []
+    for topic, rate in (rates | ({"/cmd_vel": command} if command else {})).items():
+        for index in range(int(seconds * rate)):
+            stamp = synthetic.START_NS + round(index / rate * 1e9)
+            if topic == "/cmd_vel":
+                items.append((stamp, topic, unseen_robot.message(kinds[topic], **vars_of_twist(index / rate))))
+                continue
+            point = synthetic.TYPES.types["geometry_msgs/msg/Point"](index / rate, 0.0, 0.0)
+            raw = unseen_robot.message(kinds[topic], header=synthetic.header(stamp), point=point)
+            items.append((stamp, topic, raw))
+    with BagWriter(path) as writer:
+        for topic, kind in kinds.items():
+            writer.add_topic(topic, kind)
+        for stamp, topic, raw in sorted(items):
+            writer.write(topic, stamp, raw)
+    return path
+
+
+def vars_of_twist(at: float) -> dict[str, object]:
+    return {"linear": unseen_robot.vector(at), "angular": unseen_robot.vector()}
+
+
+@pytest.mark.parametrize(
+    ("rates", "command", "rate", "stated"),
+    [
+        ([100, 50], 20, 20, {}),  # as often as commands come
+        ([500, 30], 500, 30, {}),  # not oftener than what is observed
+        ([100, 5], 20, 20, {"/b": 4}),  # a slow topic is observed as such
+        ([100, 9.9], None, 100, {"/b": 7.9}),
+        ([100, 50], 3, 10, {}),  # a person at a keyboard
+        ([5, 4], 20, 5, {"/b": 3.2}),  # nothing is faster
+        ([20, 19.6], None, 20, {}),  # the same, but for jitter
+    ],
+)
+def test_the_rate_is_that_of_the_commands_and_slower_topics_are_said_to_be(
+    tmp_path: Path, rates: list[float], command: float | None, rate: float, stated: dict[str, float]
+) -> None:
+    topics = dict(zip(("/a", "/b"), rates, strict=True))
+    bag = point_bag(tmp_path / "bag", topics, command)
+    (tmp_path / "robot.yaml").write_text(text := proposed([bag]))
+    contract = parse_contract(text)
+    assert contract.rate == rate
+    assert {spec.topic: spec.min_rate for spec in contract.observation.topics if spec.min_rate} == stated
+    if command is not None:
+        assert convert(bag, tmp_path / "robot.yaml", tmp_path / "data-v0", progress=False).episodes == 1
+
+
+@pytest.mark.parametrize("publishers", [2, 3])
+def test_joints_of_several_publishers_are_all_seen_and_their_own_rate_counts(tmp_path: Path, publishers: int) -> None:
+    kind = "sensor_msgs/msg/JointState"
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.add_topic("/joint_states", kind)
+        for index in range(publishers * 600):
+            stamp = synthetic.START_NS + index * 60_000_000 // publishers
+            state = synthetic.joint_state(stamp, [f"joint_{index % publishers}"], [index / 600], [0.0])
+            writer.write("/joint_states", stamp, synthetic.TYPES.serialize_cdr(state, kind))
+    assert main(["inspect", str(tmp_path / "bag"), "--contract-out", str(tmp_path / "robot.yaml")]) == 0
+    (topic,) = load_contract(tmp_path / "robot.yaml").observation.topics
+    assert topic.joints == "partial"
+    assert topic.features[0].fields == [f"position.joint_{index}" for index in range(publishers)]
+    assert isinstance(topic.align, Hold)
+    assert topic.align.max_age == pytest.approx(
+        1.5 * 0.06, rel=0.05
+    )  # a sample tells how the joints share the messages
+
+
+def test_a_yaw_that_passes_half_a_turn_is_to_be_looked_at(tmp_path: Path) -> None:
+    remark = "rotation: yaw  # check: it turns past 180 degrees, where yaw jumps; 6d does not"
+    for turns, remarked in ((0.4, False), (0.6, True)):
+        with BagWriter(tmp_path / f"bag_{remarked}") as writer:
+            writer.add_topic("/odom", "nav_msgs/msg/Odometry")
+            for tick in range(101):
+                stamp = synthetic.START_NS + tick * synthetic.PERIOD_NS
+                yaw = turns * 2 * np.pi * tick / 100
+                writer.write("/odom", stamp, unseen_robot.odometry(stamp, tick / 100, 0.0, yaw, (0.1, 0.1)))
+        assert (remark in proposed([tmp_path / f"bag_{remarked}"])) == remarked
 
 
 @pytest.mark.parametrize(
@@ -183,7 +275,7 @@ def test_what_cannot_be_proposed_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"action topic /nothing has no messages .*; there are .*/joint_states"):
         proposed([bag], "/nothing")
     only_commands = synthetic.record(60).write(tmp_path / "b", leave_out=["/joint_states", "/tool_pose", "/episode"])
-    with pytest.raises(ConfigError, match="no topic has numbers that could be observed: /command: carries commands"):
+    with pytest.raises(ConfigError, match="no topic has numbers that could be observed: /command: is the action"):
         proposed([only_commands])
 
 
