@@ -195,7 +195,7 @@ def test_joints_of_several_publishers_are_all_seen_and_their_own_rate_counts(tmp
     assert isinstance(topic.align, Hold)
     assert topic.align.max_age == pytest.approx(
         1.5 * 0.06, rel=0.05
-    )  # a sample tells how the joints share the messages
+    )
 
 
 def test_a_yaw_that_passes_half_a_turn_is_to_be_looked_at(tmp_path: Path) -> None:
