@@ -193,9 +193,7 @@ def test_joints_of_several_publishers_are_all_seen_and_their_own_rate_counts(tmp
     assert topic.joints == "partial"
     assert topic.features[0].fields == [f"position.joint_{index}" for index in range(publishers)]
     assert isinstance(topic.align, Hold)
-    assert topic.align.max_age == pytest.approx(
-        1.5 * 0.06, rel=0.05
-    )
+    assert topic.align.max_age == pytest.approx(1.5 * 0.06, rel=0.05)
 
 
 def test_a_yaw_that_passes_half_a_turn_is_to_be_looked_at(tmp_path: Path) -> None:

@@ -116,4 +116,4 @@ def record(folder: Path, storage: str = "mcap", seconds: int = 10, seed: int = 0
 
 if __name__ == "__main__":
     for run in range(3):
-        record(Path(sys.argv[1]) / f"run_{run + 1}", seed=run)
+        record(Path(sys.argv[1]) / f"run_{run + 1}", seconds=10 + run, seed=run)
