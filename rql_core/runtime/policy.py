@@ -124,7 +124,8 @@ class DeployedPolicy:
 def check_contract(checkpoint: Path, trained: Contract, given: Contract, source: str) -> None:
     """Raise CheckpointError, naming the first field that differs, unless both contracts mean the same.
 
-    Name and description may differ: they say nothing about numbers. So may quality of service and waiting time.
+    Name and description may differ: they say nothing about numbers. So may quality of service, waiting time, and what
+    is demanded of rates and of converted data.
     """
     difference = _first_difference(_meaning(trained), _meaning(given), "")
     if difference is not None:
@@ -135,15 +136,18 @@ def check_contract(checkpoint: Path, trained: Contract, given: Contract, source:
         )
 
 
+_SAYS_NOTHING_ABOUT_NUMBERS = {"name", "description", "reward", "episodes", "quality", "message_definitions"}
+
+
 def _meaning(contract: Contract) -> object:
-    ignored = {"name", "description", "qos", "max_wait"}
+    ignored = {"name", "description", "qos", "max_wait", "min_rate"}
 
     def strip(value: object) -> object:
         if isinstance(value, dict):
             return {key: strip(item) for key, item in value.items() if key not in ignored}
         return [strip(item) for item in value] if isinstance(value, list) else value
 
-    fields = contract.model_dump(mode="json", exclude={"name", "description", "reward", "episodes"})
+    fields = contract.model_dump(mode="json", exclude=_SAYS_NOTHING_ABOUT_NUMBERS)
     fields["action"]["clock"] = contract.clock_of(contract.action)
     for topic, spec in zip(fields["observation"]["topics"], contract.observation.topics, strict=True):
         topic["clock"] = contract.clock_of(spec)

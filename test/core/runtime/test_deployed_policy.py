@@ -198,6 +198,8 @@ def test_the_order_of_joints_and_features_counts(contract_text: str, one: str, o
         ("name: planar_arm", "name: my_arm"),
         ("description: Two-link", "description: The lab's two-link"),
         ("max_wait: 0.02", "max_wait: 0.5"),
+        ("type: geometry_msgs/msg/PoseStamped", "type: geometry_msgs/msg/PoseStamped\n      min_rate: 50"),
+        ("schema: 1", "schema: 1\nquality: {max_gap: 0.1}\nmessage_definitions: [msgs]"),
         ("type: sensor_msgs/msg/JointState", "type: sensor_msgs/msg/JointState\n      qos: {reliability: best_effort}"),
         ("hold: zero", "hold: zero\n  qos: {depth: 7}"),
         ("tolerance: 0.04", "tolerance: 0.01"),
