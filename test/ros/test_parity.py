@@ -122,7 +122,7 @@ def test_the_live_node_sees_the_training_observations_to_the_last_bit(
             "the node to subscribe",
         )
         for topic, _, message in reader.messages({topic: reader.topics[topic].type for topic in publishers}):
-            publishers[topic].publish(_as_ros(reader.topics[topic].type, message))
+            publishers[topic].publish(as_ros(reader.topics[topic].type, message))
             executor.spin_once(timeout_sec=0.0)
         expected = len(dataset.observations)
         robot.wait(
@@ -132,7 +132,7 @@ def test_the_live_node_sees_the_training_observations_to_the_last_bit(
     np.testing.assert_array_equal(np.stack(watching.seen), dataset.observations)
 
 
-def _as_ros(type_name: str, message: Any) -> Any:
+def as_ros(type_name: str, message: Any) -> Any:
     """A message of rosbags as one of rclpy, number by number."""
     from rql_ros.messages import fill
 
