@@ -7,14 +7,16 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from robot import Robot
 from std_srvs.srv import SetBool
 
 from rql_core.bags.reader import BagReader, read_bag
-from rql_core.contract import Contract
+from rql_core.contract import ActionChunk, Contract, encode_chunk, parse_contract
 from rql_core.contract.time import stamp_to_ns
 from rql_core.demo.processes import ProcessGroup, node_command
+from rql_ros.messages import fill, message_class, qos_profile
 
 COUNT = 200
 TYPES = {"/joint_states": "sensor_msgs/msg/JointState", "/tool_pose": "geometry_msgs/msg/PoseStamped"}
@@ -67,6 +69,63 @@ def test_every_message_is_in_the_bag_with_its_header_and_a_receive_time(
     assert "reliability: reliable" in metadata
     assert "durability: transient_local" in metadata  # the episode marker's
     group.stop("recorder")
+
+
+def everything_named(contract_text: str) -> str:
+    """The planar arm's contract with every kind of topic that says something about episodes and rewards."""
+    start = contract_text.index("reward:")
+    return (
+        contract_text[:start]
+        + """
+reward:
+  success: {rule: topic, topic: /solved, type: std_msgs/msg/Bool, field: data, clock: receive, in_step: any,
+            missing: unsolved}
+  value: {rule: topic, topic: /judge/reward, type: std_msgs/msg/Float64, field: data, clock: receive, in_step: sum,
+          missing: zero, qos: {durability: transient_local, depth: 10}}
+episodes:
+  boundary: {by: marker, topic: /episode, type: std_msgs/msg/Header, qos: {durability: transient_local, depth: 10}}
+  cuts:
+    - {by: reset, topic: /reset, type: std_msgs/msg/Empty, clock: receive, end: truncation}
+    - {by: reset, topic: /picked_up, type: geometry_msgs/msg/PointStamped, clock: header, end: terminal}
+  min_steps: 1
+  at_success: continue
+"""
+    )
+
+
+def test_every_topic_that_the_contract_names_is_recorded(
+    robot: Robot, group: ProcessGroup, contract_text: str, tmp_path: Path
+) -> None:
+    text = everything_named(contract_text)
+    (tmp_path / "contract.yaml").write_text(text)
+    contract = parse_contract(text)
+    bags = tmp_path / "bags"
+    group.start("recorder", node_command("recorder_node", contract=tmp_path / "contract.yaml", output=bags))
+    named = {event.topic: (event.type, event.qos) for event in contract.episodes.events}
+    named |= {rule.topic: (rule.type, rule.qos) for rule in contract.reward.topics}
+    assert sorted(named) == ["/episode", "/judge/reward", "/picked_up", "/reset", "/solved"]
+    named[contract.action.topic] = (contract.action.type, contract.action.qos)
+    publishers = {
+        topic: robot.node.create_publisher(message_class(kind), topic, qos_profile(qos))
+        for topic, (kind, qos) in named.items()
+    }
+    robot.wait(lambda: all(p.get_subscription_count() >= 1 for p in publishers.values()), "the recorder to subscribe")
+    wait_for_recorder(robot)
+    for count in range(3):
+        publish(robot, 1)
+        for topic, (kind, _) in named.items():
+            message = message_class(kind)()
+            if topic == contract.action.topic:
+                fill(message, encode_chunk(contract, ActionChunk.regular(contract, count * 10**9, np.zeros((4, 2)))))
+            if topic in ("/solved", "/judge/reward"):
+                message.data = type(message.data)(count % 2)
+            publishers[topic].publish(message)
+    robot.call("/recorder/record", SetBool.Request(data=False))
+    types = {topic: kind for topic, (kind, _) in named.items()} | TYPES
+    recorded = list(read_bag(bags / "run_0001", types))
+    assert {topic: sum(item[0] == topic for item in recorded) for topic in types} == dict.fromkeys(types, 3)
+    said = {topic: [item[2].data for item in recorded if item[0] == topic] for topic in ("/solved", "/judge/reward")}
+    assert said == {"/solved": [False, True, False], "/judge/reward": [0.0, 1.0, 0.0]}
 
 
 def test_a_killed_recorder_leaves_a_bag_that_can_be_read(robot: Robot, contract_path: Path, tmp_path: Path) -> None:
