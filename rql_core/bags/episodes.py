@@ -272,12 +272,10 @@ class EpisodeCutter:
         """The first tick without an observation: the episode ends, now or once it is known how long the gap is."""
         if self._broken is not None:
             return
-        event = bisect_right(self._event_times, tick.stamp_ns)
-        following = self._events[self._last_event] if event != self._last_event else None
         why = f"no {', '.join(tick.missing)}"
-        if self._observations and following is not None and following.terminal:
+        if self._observations and bisect_right(self._event_times, tick.stamp_ns) != self._last_event:
             # The event came before anything was missed: the last observation is the one that it ended.
-            self._boundary_at(following)
+            self._boundary_at(self._events[self._last_event])
         elif self._gap is None:
             self._boundary(why)
         else:

@@ -135,7 +135,14 @@ def test_a_reset_counts_only_if_nothing_was_missed_before_it() -> None:
     # The last observation is that of tick 11: a reset before tick 12 ended it, one after 12 came when nobody looked.
     assert ends(cut(text, recording, resets=[(ticks(11.5), "terminal")]))[0] == (11, "reset", True)
     assert ends(cut(text, recording, resets=[(ticks(12.5), "terminal")]))[0] == (11, "no /tool_pose", False)
-    assert ends(cut(text, recording, resets=[(ticks(11.5), "truncation")]))[0] == (11, "no /tool_pose", False)
+    assert ends(cut(text, recording, resets=[(ticks(11.5), "truncation")]))[0] == (11, "reset", False)
+
+
+def test_of_an_event_and_a_gap_after_it_the_event_ends_the_episode() -> None:
+    marker = "{by: marker, topic: /episode, type: std_msgs/msg/Header, end: truncation}"
+    # The last observation is that of tick 11; the gap, which would be a terminal, begins after the marker.
+    episodes = cut(text_of(GAP, boundary=marker), without(synthetic.record(60), 10, 39), markers=[0, ticks(11.5)])
+    assert ends(episodes) == [(11, "marker", False), (19, "end of bag", False)]
 
 
 def test_a_time_limit_cuts_and_the_next_episode_begins_with_the_last_observation() -> None:
