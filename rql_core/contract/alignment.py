@@ -65,8 +65,9 @@ class _Inlet:
 class TickAssembler:
     """Turns messages of a contract's observation topics into observations on its grid of ticks.
 
-    `starts`: times in ns at which the robot was put somewhere else, those of a whole recording: no difference, history
-    or interpolation reaches across one, just as a running node knows nothing of what was before its reset.
+    `starts`: times in ns at which the robot was put somewhere else, those of a whole recording: no message is
+    held across one, and no difference, history or interpolation reaches across, just as a running node knows nothing of
+    what was before its reset.
 
     `counts` says what was not used and why: messages that were "duplicate", "out_of_order", "before_start",
     "clock_jump", "of_other_joints", or "late" (used, but after the tick that they belong to was given out), and

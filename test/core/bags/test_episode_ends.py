@@ -145,6 +145,16 @@ def test_of_an_event_and_a_gap_after_it_the_event_ends_the_episode() -> None:
     assert ends(episodes) == [(11, "marker", False), (19, "end of bag", False)]
 
 
+def test_a_message_from_before_a_reset_is_not_held_after_it() -> None:
+    recording = synthetic.record(40)
+    recording.drop(POSE, range(1, 40, 2))
+    episodes = cut(text_of(RESET), recording, resets=[(ticks(10.5), "truncation")])
+    # At tick 11 the newest pose is that of tick 10: where the tool was before the robot was put somewhere else.
+    assert ends(episodes) == [(10, "reset", False), (26, "end of bag", False)]
+    assert episodes[1].start_ns == recording.stamp(12)
+    np.testing.assert_array_equal(episodes[1].observations[0], recording.observations[12])
+
+
 def test_a_time_limit_cuts_and_the_next_episode_begins_with_the_last_observation() -> None:
     recording = synthetic.record(25)
     episodes = cut(text_of(LIMIT), recording)
