@@ -167,6 +167,10 @@ class EpisodeCutter:
 
     def finish(self) -> None:
         """The bag has ended: decide what was waiting."""
+        if silent := self._assembler.silent(self._newest_action_ns or 0):
+            self._own_counts["gap"] += 1
+            self._start_over(f"no {', '.join(silent)}")
+            return
         boundary = self._contract.episodes.boundary
         self._start_over("end of bag", terminal=isinstance(boundary, BagBoundary) and boundary.end == "terminal")
 

@@ -183,6 +183,20 @@ def test_commands_that_stop_truncate_even_where_the_end_of_the_bag_is_a_terminal
     assert ends(cut(text, recording)) == [(15, "no action in force", False)]
 
 
+@pytest.mark.parametrize("topics", [[POSE], [POSE, "/joint_states"]])
+def test_a_topic_that_falls_silent_before_the_end_of_the_bag_truncates(topics: list[str]) -> None:
+    recording = synthetic.record(40)
+    for topic in topics:
+        recording.drop(topic, range(20, 40))
+    text = text_of(boundary="{by: bag, end: terminal}")
+    assert ends(cut(text, recording)) == [(19, "no " + ", ".join(reversed(topics)), False)]
+    # Topics do not end at the same moment: what max_age allows is no silence.
+    recording = synthetic.record(22)
+    for topic in topics:
+        recording.drop(topic, range(20, 22))
+    assert ends(cut(text, recording))[0][1:] == ("end of bag", True)
+
+
 def test_differences_do_not_reach_across_a_reset() -> None:
     feature = "fields: [pose.position.x, pose.position.y, pose.position.z]}"
     moved = "\n        - {name: moved, unit: m, fields: [pose.position.x], difference: true}"
