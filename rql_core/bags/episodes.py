@@ -28,7 +28,7 @@ from rql_core.contract.messages import FloatArray
 from rql_core.contract.reward import RewardRule
 from rql_core.contract.reward_signals import RewardSignals, StepSignals
 from rql_core.contract.schema import Contract
-from rql_core.contract.time import NANOSECONDS
+from rql_core.contract.time import NANOSECONDS, tick_time
 from rql_core.errors import ContractError
 
 
@@ -167,12 +167,15 @@ class EpisodeCutter:
 
     def finish(self) -> None:
         """The bag has ended: decide what was waiting."""
-        if silent := self._assembler.silent(self._newest_action_ns or 0):
+        self._decide_all()
+        if (event := self._event_after_last()) is not None:
+            self._start_over(event.why, event.terminal)
+        elif silent := self._assembler.silent(self._newest_action_ns or 0):
             self._own_counts["gap"] += 1
             self._start_over(f"no {', '.join(silent)}")
-            return
-        boundary = self._contract.episodes.boundary
-        self._start_over("end of bag", terminal=isinstance(boundary, BagBoundary) and boundary.end == "terminal")
+        else:
+            boundary = self._contract.episodes.boundary
+            self._start_over("end of bag", terminal=isinstance(boundary, BagBoundary) and boundary.end == "terminal")
 
     def take(self) -> list[Episode]:
         """The episodes completed since the last call."""
@@ -202,8 +205,7 @@ class EpisodeCutter:
 
     def _start_over(self, why: str, terminal: bool = False) -> None:
         """Decide everything with what is known, and forget the clock."""
-        while self._pending:
-            self._step(self._pending.popleft())
+        self._decide_all()
         if self._broken is None:
             self._cut(why, terminal)
         else:
@@ -213,6 +215,18 @@ class EpisodeCutter:
         self._settled_ns = None
         self._last = None
         self._solved = False
+
+    def _decide_all(self) -> None:
+        while self._pending:
+            self._step(self._pending.popleft())
+
+    def _event_after_last(self) -> _Event | None:
+        """The event between the last observation and the next tick, which nobody saw."""
+        last = self._last
+        if last is None or last.observation is None or self._last_event == len(self._events):
+            return None
+        event = self._events[self._last_event]
+        return event if event.time_ns <= tick_time(last.index + 1, self._contract.rate_fraction) else None
 
     def _settle(self) -> None:
         """Decide the ticks whose action cannot change any more."""

@@ -138,6 +138,17 @@ def test_a_reset_counts_only_if_nothing_was_missed_before_it() -> None:
     assert ends(cut(text, recording, resets=[(ticks(11.5), "truncation")]))[0] == (11, "reset", False)
 
 
+def test_an_event_after_the_last_observation_of_a_bag_ends_the_episode() -> None:
+    for reset, boundary in (("terminal", "truncation"), ("truncation", "terminal")):
+        text = text_of(RESET, boundary=f"{{by: bag, end: {boundary}}}")
+        for at, expected in (
+            (19.5, ("reset", reset == "terminal")),
+            (20.5, ("end of bag", boundary == "terminal")),  # tick 20 would have come before it
+        ):
+            episodes = cut(text, synthetic.record(20), resets=[(ticks(at), reset)])
+            assert ends(episodes) == [(19, *expected)]
+
+
 def test_of_an_event_and_a_gap_after_it_the_event_ends_the_episode() -> None:
     marker = "{by: marker, topic: /episode, type: std_msgs/msg/Header, end: truncation}"
     # The last observation is that of tick 11; the gap, which would be a terminal, begins after the marker.
