@@ -39,6 +39,7 @@ class Episode:
     `observations` (T + 1, observation_dim), `rewards` and `masks` (T,) are float32, `actions` (T, action_dim) float64.
     `terminal`: nothing comes after its end, because the task was solved or the contract says so of such an end; the
     last mask is 0. `start_ns`, `end_ns`: times of the first and last observation. `cut`: why it ends there.
+    `solved_steps`: how many steps solve the task; the end of an episode may be terminal without it.
     """
 
     observations: FloatArray
@@ -49,6 +50,7 @@ class Episode:
     start_ns: int
     end_ns: int
     cut: str
+    solved_steps: int
 
     @property
     def steps(self) -> int:
@@ -352,6 +354,7 @@ class EpisodeCutter:
         except ContractError as error:
             raise ContractError(f"{self._which_episode()}, {error}") from None
         self._made += 1
+        solved_steps = int((masks == 0).sum())
         if terminal:
             masks[-1] = 0.0
         self._done.append(
@@ -364,5 +367,6 @@ class EpisodeCutter:
                 start_ns=self._start_ns,
                 end_ns=self._end_ns,
                 cut=why,
+                solved_steps=solved_steps,
             )
         )

@@ -31,7 +31,7 @@ from rql_core.contract.load import parse_contract
 from rql_core.errors import BagError, ConfigError, DatasetError
 
 # Written into every key: parts of another layout are made anew.
-_LAYOUT = 1
+_LAYOUT = 2
 _HEAD = "part.json"
 
 

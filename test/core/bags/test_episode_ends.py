@@ -239,6 +239,16 @@ def test_resets_in_a_bag_are_found_by_the_conversion(tmp_path: Path) -> None:
         convert(tmp_path / "other", contract, tmp_path / "other-v0", progress=False)
 
 
+def test_an_end_that_is_terminal_is_no_success(tmp_path: Path) -> None:
+    contract = tmp_path / "contract.yaml"
+    contract.write_text(text_of(boundary="{by: bag, end: terminal}"))
+    bag = synthetic.record(20, markers=()).write(tmp_path / "bag", leave_out=["/episode"])
+    report = convert(bag, contract, tmp_path / "arm-v0", progress=False)
+    assert load_dataset(tmp_path / "arm-v0")[0].masks[-1] == 0
+    assert (report.terminal_episodes, report.episodes_with_success, report.solved_steps) == (1, 0, 0)
+    assert "No step solves the task" in report.text()
+
+
 def test_a_reset_without_a_stamp_is_refused(tmp_path: Path) -> None:
     recording = synthetic.record(30)
     reset = RESET.replace("std_msgs/msg/Empty, clock: receive", "std_msgs/msg/Header, clock: header")
