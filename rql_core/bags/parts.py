@@ -67,6 +67,9 @@ def part_key(
     """The hash of all that decides what is in a part."""
     contract = hashlib.sha256(contract_text.encode()).hexdigest()
     made_of = {"layout": _LAYOUT, "bag": bag, "files": hashes, "contract": contract, "software": software}
+    metadata = Path(bag) / "metadata.yaml"
+    if metadata.is_file():  # it says which of the files are read, and how they are compressed
+        made_of["metadata"] = file_hash(metadata)
     if definitions:
         made_of["definitions"] = [
             file_hash(file)
