@@ -311,7 +311,9 @@ class BagReader:
         if recovered.messages == 0:
             raise BagError(f"{self.path}: unfinished and without a whole message; leave it out")
         # A killed recorder leaves an MCAP file that ends early, which is no damage, but a database that is whole.
-        if recovered.damage and ((packed and closed) or any(".db3" in file.suffixes for file in files)):
+        whole = [file for file in files if (file not in cut and file.suffix == ".mcap") or ".db3" in file.suffixes]
+        hurt = any(f"{file.name}: " in recovered.damage for file in whole)
+        if recovered.damage and (hurt or (packed and closed)):
             raise BagError(
                 f"{self.path}: damaged: {recovered.damage}; copy it again, or keep what can be read with recover_bag "
                 "(rql recover)"
