@@ -164,13 +164,14 @@ class _Job:
                 spans: list[int] = []
                 for episode in part.episodes():
                     span = {"start_ns": episode.start_ns, "end_ns": episode.end_ns}
+                    how: dict[str, str | int] = {"cut": episode.cut, "solved_steps": episode.solved_steps}
                     writer.add(
                         episode.observations,
                         episode.actions,
                         episode.rewards,
                         episode.masks,
                         terminal=episode.terminal,
-                        origin={"bag": str(bag), "bag_sha256": digest, "cut": episode.cut, **span},
+                        origin={"bag": str(bag), "bag_sha256": digest, **how, **span},
                     )
                     statistics.add(episode)
                     spans += span.values()

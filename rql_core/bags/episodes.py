@@ -28,7 +28,7 @@ from rql_core.contract.messages import FloatArray
 from rql_core.contract.reward import RewardRule
 from rql_core.contract.reward_signals import RewardSignals, StepSignals
 from rql_core.contract.schema import Contract
-from rql_core.contract.time import NANOSECONDS
+from rql_core.contract.time import NANOSECONDS, tick_time
 from rql_core.errors import ContractError
 
 
@@ -39,6 +39,7 @@ class Episode:
     `observations` (T + 1, observation_dim), `rewards` and `masks` (T,) are float32, `actions` (T, action_dim) float64.
     `terminal`: nothing comes after its end, because the task was solved or the contract says so of such an end; the
     last mask is 0. `start_ns`, `end_ns`: times of the first and last observation. `cut`: why it ends there.
+    `solved_steps`: how many steps solve the task; the end of an episode may be terminal without it.
     """
 
     observations: FloatArray
@@ -49,6 +50,7 @@ class Episode:
     start_ns: int
     end_ns: int
     cut: str
+    solved_steps: int
 
     @property
     def steps(self) -> int:
@@ -167,8 +169,15 @@ class EpisodeCutter:
 
     def finish(self) -> None:
         """The bag has ended: decide what was waiting."""
-        boundary = self._contract.episodes.boundary
-        self._start_over("end of bag", terminal=isinstance(boundary, BagBoundary) and boundary.end == "terminal")
+        self._decide_all()
+        if (event := self._event_after_last()) is not None:
+            self._start_over(event.why, event.terminal)
+        elif silent := self._assembler.silent(self._newest_action_ns or 0):
+            self._own_counts["gap"] += 1
+            self._start_over(f"no {', '.join(silent)}")
+        else:
+            boundary = self._contract.episodes.boundary
+            self._start_over("end of bag", terminal=isinstance(boundary, BagBoundary) and boundary.end == "terminal")
 
     def take(self) -> list[Episode]:
         """The episodes completed since the last call."""
@@ -198,8 +207,7 @@ class EpisodeCutter:
 
     def _start_over(self, why: str, terminal: bool = False) -> None:
         """Decide everything with what is known, and forget the clock."""
-        while self._pending:
-            self._step(self._pending.popleft())
+        self._decide_all()
         if self._broken is None:
             self._cut(why, terminal)
         else:
@@ -209,6 +217,18 @@ class EpisodeCutter:
         self._settled_ns = None
         self._last = None
         self._solved = False
+
+    def _decide_all(self) -> None:
+        while self._pending:
+            self._step(self._pending.popleft())
+
+    def _event_after_last(self) -> _Event | None:
+        """The event between the last observation and the next tick, which nobody saw."""
+        last = self._last
+        if last is None or last.observation is None or self._last_event == len(self._events):
+            return None
+        event = self._events[self._last_event]
+        return event if event.time_ns <= tick_time(last.index + 1, self._contract.rate_fraction) else None
 
     def _settle(self) -> None:
         """Decide the ticks whose action cannot change any more."""
@@ -272,12 +292,10 @@ class EpisodeCutter:
         """The first tick without an observation: the episode ends, now or once it is known how long the gap is."""
         if self._broken is not None:
             return
-        event = bisect_right(self._event_times, tick.stamp_ns)
-        following = self._events[self._last_event] if event != self._last_event else None
         why = f"no {', '.join(tick.missing)}"
-        if self._observations and following is not None and following.terminal:
+        if self._observations and bisect_right(self._event_times, tick.stamp_ns) != self._last_event:
             # The event came before anything was missed: the last observation is the one that it ended.
-            self._boundary_at(following)
+            self._boundary_at(self._events[self._last_event])
         elif self._gap is None:
             self._boundary(why)
         else:
@@ -336,6 +354,7 @@ class EpisodeCutter:
         except ContractError as error:
             raise ContractError(f"{self._which_episode()}, {error}") from None
         self._made += 1
+        solved_steps = int((masks == 0).sum())
         if terminal:
             masks[-1] = 0.0
         self._done.append(
@@ -348,5 +367,6 @@ class EpisodeCutter:
                 start_ns=self._start_ns,
                 end_ns=self._end_ns,
                 cut=why,
+                solved_steps=solved_steps,
             )
         )

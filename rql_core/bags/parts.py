@@ -31,7 +31,7 @@ from rql_core.contract.load import parse_contract
 from rql_core.errors import BagError, ConfigError, DatasetError
 
 # Written into every key: parts of another layout are made anew.
-_LAYOUT = 1
+_LAYOUT = 2
 _HEAD = "part.json"
 
 
@@ -67,6 +67,9 @@ def part_key(
     """The hash of all that decides what is in a part."""
     contract = hashlib.sha256(contract_text.encode()).hexdigest()
     made_of = {"layout": _LAYOUT, "bag": bag, "files": hashes, "contract": contract, "software": software}
+    metadata = Path(bag) / "metadata.yaml"
+    if metadata.is_file():  # it says which of the files are read, and how they are compressed
+        made_of["metadata"] = file_hash(metadata)
     if definitions:
         made_of["definitions"] = [
             file_hash(file)

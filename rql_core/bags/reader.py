@@ -24,7 +24,7 @@ from rosbags.interfaces import Connection
 
 from rql_core.bags.message_types import read_definitions
 from rql_core.bags.recover import is_packed, natural_order, recover_bag, storage_files
-from rql_core.bags.scan import MCAP_MAGIC, ROS1_SUFFIX, SQLITE_SIDE_FILES, STORAGE_SUFFIXES, file_states
+from rql_core.bags.scan import MCAP_MAGIC, PACKED_SUFFIX, ROS1_SUFFIX, SQLITE_SIDE_FILES, STORAGE_SUFFIXES, file_states
 from rql_core.bags.storages import OpenBag, Storage, open_bag
 from rql_core.contract.time import NANOSECONDS
 from rql_core.errors import BagError
@@ -117,6 +117,7 @@ class BagReader:
                 self._bag = open_bag(source, stack)
             except Exception as error:  # rosbags, its YAML and SQLite libraries raise many kinds
                 raise self._damaged(error) from error
+            self.notes += self._unlisted(source)
             self.topics = _topics(self._bag)
             filled = [storage for storage in self._bag.storages if storage.messages_there]
             self.message_count = sum(storage.messages_there for storage in filled)
@@ -206,6 +207,17 @@ class BagReader:
     def ros1(self) -> bool:
         """Whether the bag is one of ROS 1."""
         return any(storage.ros1 for storage in self._bag.storages)
+
+    def _unlisted(self, source: Path) -> list[str]:
+        """A note on the storage files of the directory that metadata.yaml passes over."""
+        read = {storage.name for storage in self._bag.storages}
+        passed = [file.name for file in self._files if not {file.name, file.name.removesuffix(PACKED_SUFFIX)} & read]
+        if not source.is_dir() or not passed:
+            return []
+        return [
+            f"not read, because {_METADATA} does not list it: {', '.join(passed)}; if it belongs to the bag, move "
+            f"{_METADATA} away, and all files are read"
+        ]
 
     def _check(self, wanted: Mapping[str, str]) -> None:
         for topic, kind in wanted.items():
@@ -299,7 +311,9 @@ class BagReader:
         if recovered.messages == 0:
             raise BagError(f"{self.path}: unfinished and without a whole message; leave it out")
         # A killed recorder leaves an MCAP file that ends early, which is no damage, but a database that is whole.
-        if recovered.damage and ((packed and closed) or any(".db3" in file.suffixes for file in files)):
+        whole = [file for file in files if (file not in cut and file.suffix == ".mcap") or ".db3" in file.suffixes]
+        hurt = any(f"{file.name}: " in recovered.damage for file in whole)
+        if recovered.damage and (hurt or (packed and closed)):
             raise BagError(
                 f"{self.path}: damaged: {recovered.damage}; copy it again, or keep what can be read with recover_bag "
                 "(rql recover)"

@@ -159,7 +159,7 @@ class DatasetStatistics:
                 seconds=(episode.end_ns - episode.start_ns) / NANOSECONDS,
                 steps=episode.steps,
                 total_reward=float(episode.rewards.sum(dtype=np.float64)),
-                solved_steps=int((episode.masks == 0).sum()),
+                solved_steps=episode.solved_steps,
                 terminal=bool(episode.terminal),
                 cut=episode.cut,
                 saturated=float(at_limits.any(axis=1).mean()),

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from rosbags.interfaces import Connection, Nodetype
 from rosbags.rosbag1 import Reader as Ros1Reader
@@ -64,6 +64,11 @@ class Storage:
     def __post_init__(self) -> None:
         about = self.reader if isinstance(self.reader, Ros1Reader) else self.reader.metadata
         self.start_ns, self.end_ns, self.messages_there = about.start_time, about.end_time, about.message_count
+
+    @property
+    def name(self) -> str:
+        """The file's name; of one that was compressed as a whole, that of what was in it."""
+        return Path(unquote(str(self.reader.path)) if isinstance(self.reader, Sqlite3Reader) else self.reader.path).name
 
     @property
     def connections(self) -> list[Connection]:

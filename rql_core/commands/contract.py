@@ -28,17 +28,20 @@ class Check:
         from rql_core.errors import ContractError
         from rql_core.resources import config_file
 
-        contract = load_contract(config_file("contracts", self.file))
+        file = config_file("contracts", self.file)
+        contract = load_contract(file)
         print_contract(contract)
         if not self.bags:
             return
         from rql_core.bags.fitness import check_bag
         from rql_core.bags.reader import find_bags
+        from rql_core.contract.load import definition_paths
 
+        definitions = definition_paths(contract, file)
         paths = find_bags(self.bags)
         faults = 0
         for path in paths:
-            found = check_bag(path, contract)
+            found = check_bag(path, contract, definitions)
             faults += len(found)
             print(f"{path}: {_faults(len(found)) if found else 'fits'}")
             for fault in found:

@@ -20,7 +20,7 @@ import numpy as np
 
 from rql_core.contract.features import ObservationBuilder
 from rql_core.contract.messages import FloatArray, TopicReader, topic_readers
-from rql_core.contract.schema import Contract
+from rql_core.contract.schema import Contract, Hold
 from rql_core.contract.streams import Stream, make_stream
 from rql_core.contract.time import NANOSECONDS, tick_at_or_after, tick_time
 from rql_core.errors import ContractError
@@ -65,8 +65,9 @@ class _Inlet:
 class TickAssembler:
     """Turns messages of a contract's observation topics into observations on its grid of ticks.
 
-    `starts`: times in ns at which the robot was put somewhere else, those of a whole recording: no difference, history
-    or interpolation reaches across one, just as a running node knows nothing of what was before its reset.
+    `starts`: times in ns at which the robot was put somewhere else, those of a whole recording: no message is
+    held across one, and no difference, history or interpolation reaches across, just as a running node knows nothing of
+    what was before its reset.
 
     `counts` says what was not used and why: messages that were "duplicate", "out_of_order", "before_start",
     "clock_jump", "of_other_joints", or "late" (used, but after the tick that they belong to was given out), and
@@ -174,6 +175,21 @@ class TickAssembler:
     def newest_stamp(self, topic: str) -> int | None:
         """Newest stamp in ns of one topic, None where nothing came yet."""
         return self._inlets[topic].newest_ns
+
+    def silent(self, until_ns: int) -> tuple[str, ...]:
+        """The topics that nothing came from for longer than their alignment allows, up to `until_ns`, the last of them
+        all; empty when no tick waits for them. At the end of a recording: what kept the ticks before it back."""
+        until_ns = max([until_ns, *(inlet.newest_ns for inlet in self._inlets.values() if inlet.newest_ns is not None)])
+        if self._next is None or self._next_ns > until_ns:
+            return ()
+        labels = []
+        for inlet in self._inlets.values():
+            align = inlet.reader.spec.align
+            allowed = align.max_age_ns if isinstance(align, Hold) else align.tolerance_ns
+            for stream, label in zip(inlet.streams, inlet.labels, strict=False):
+                if stream.newest_ns is None or until_ns - stream.newest_ns > allowed:
+                    labels.append(label)
+        return tuple(labels)
 
     def take(self, now_ns: int | None = None) -> list[Tick]:
         """The ticks that are due, in order.

@@ -59,7 +59,7 @@ class HoldStream(Stream):
         samples = self.samples
         if not samples or samples[0][0] > tick_ns or tick_ns - samples[0][0] > self._max_age_ns:
             return None
-        return samples[0]
+        return samples[0] if begin_ns is None or samples[0][0] >= begin_ns else None
 
 
 class NearestStream(Stream):

@@ -1,7 +1,8 @@
 """Labels a dataset's episodes with another reward, without the bags that they came from.
 
 Observations and actions stay as they are. Where the contract ends episodes at success, an episode ends where the new
-rule is first met; one that the old rule had ended cannot go on, and is then truncated instead of terminal.
+rule is first met; one that the old rule had ended cannot go on, and is then truncated instead of terminal. An end that
+the contract calls terminal for another reason, such as a reset, is as terminal as before.
 """
 
 from __future__ import annotations
@@ -150,12 +151,16 @@ def _relabel_episode(
     old_rewards = np.asarray(episode["rewards"], dtype=np.float64)
     infos = episode.get("infos") or {}
     old_masks = np.asarray(infos["mask"] if "mask" in infos else 1.0 - episode["terminations"], dtype=np.float32)
+    # The last mask is 0 then without a success, unless the step was one of those that solved the task.
+    ended = bool(episode["terminations"][-1]) and not _ended_by_success(contract, origin)
+    solved = old_masks == 0
+    solved[-1] &= not ended or int(solved.sum()) <= int(origin.get("solved_steps", 0))
     try:
         # What topics had said is what the labels say now.
-        rewards, masks = RewardRule(contract).label(observations, StepSignals(old_rewards, old_masks == 0))
+        rewards, masks = RewardRule(contract).label(observations, StepSignals(old_rewards, solved))
     except ContractError as error:
         raise DatasetError(f"{where}, {error}") from None
-    steps, terminal = len(masks), False
+    steps, terminal = len(masks), ended
     if contract.episodes.at_success == "end" and not masks.all():
         steps, terminal = int(np.argmin(masks)) + 1, True
         counts.dropped_steps += len(masks) - steps
@@ -167,11 +172,13 @@ def _relabel_episode(
             counts.dropped += 1
             counts.dropped_steps += steps
             return
+    origin["solved_steps"] = solved_steps = int((masks[:steps] == 0).sum())
+    if terminal:
+        masks[steps - 1] = 0.0
     same = (old_rewards[:steps] == rewards[:steps]) & (old_masks[:steps] == masks[:steps])
     counts.changed += int((~same).sum())
-    solved = int((masks[:steps] == 0).sum())
-    counts.solved += solved
-    counts.successes += solved > 0
+    counts.solved += solved_steps
+    counts.successes += solved_steps > 0
     counts.returns.append(float(rewards[:steps].sum(dtype=np.float64)))
     writer.add(
         observations[: steps + 1],
@@ -181,6 +188,11 @@ def _relabel_episode(
         terminal=terminal,
         origin=origin,
     )
+
+
+def _ended_by_success(contract: Contract, origin: dict[str, Any]) -> bool:
+    """Whether an episode that is terminal is so because the task was solved; parts of episodes do not say."""
+    return contract.episodes.at_success == "end" and origin.get("cut", "success") == "success"
 
 
 def _episodes(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

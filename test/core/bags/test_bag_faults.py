@@ -84,13 +84,31 @@ def test_what_is_before_the_noise_is_recovered(tmp_path: Path) -> None:
     bag = recording.write(tmp_path / "bag")
     file = storage_file(bag)
     data = bytearray(file.read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 4096] = np.random.default_rng(0).bytes(4096)
+    at = data.find(b"shoulder_joint", len(data) // 2)  # within a chunk: noise in an index of messages loses nothing
+    data[at : at + 4096] = np.random.default_rng(0).bytes(4096)
     file.write_bytes(data)
     recovered = recover_bag(bag, tmp_path / "whole")
     assert "checksum" in recovered.damage
     tools = [message.pose.position.x for _, _, message in read_bag(tmp_path / "whole", POSE)]
-    assert 1000 < len(tools) < 6001
+    assert 1000 < len(tools) < 7000
     np.testing.assert_array_equal(tools, recording.tool[: len(tools), 0])
+
+
+def test_noise_in_a_file_that_has_its_end_is_damage_also_where_metadata_are_missing(tmp_path: Path) -> None:
+    bag = synthetic.record(12_000).write(tmp_path / "bag")
+    (bag / "metadata.yaml").unlink()
+    file = storage_file(bag)
+    data = bytearray(file.read_bytes())
+    at = data.find(b"shoulder_joint", len(data) // 2)  # within a chunk: noise in an index of messages loses nothing
+    data[at : at + 4096] = np.random.default_rng(0).bytes(4096)
+    file.write_bytes(data)
+    with pytest.raises(BagError, match=r"bag: damaged: bag\.mcap: .*; copy it again, or keep what can be read"):
+        list(read_bag(bag, POSE))
+    # Without its end it is that of a recorder that was killed: read as far as it goes, and noted.
+    file.write_bytes(data[:-1000])
+    with BagReader(bag) as reader:
+        assert 1000 < len(list(reader.messages(POSE))) < 7000
+        assert "bytes cut" in reader.notes[0]
 
 
 def test_rows_that_belong_to_no_topic_are_counted(tmp_path: Path) -> None:

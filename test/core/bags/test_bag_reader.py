@@ -195,3 +195,20 @@ def test_a_recovered_bag_keeps_topics_without_messages(tmp_path: Path) -> None:
     (bag / "metadata.yaml").unlink()
     recover_bag(bag, tmp_path / "whole")
     assert bag_topics(tmp_path / "whole")["/episode"].messages == 0
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_file_that_the_metadata_passes_over_is_named(tmp_path: Path, storage: str) -> None:
+    bag = synthetic.record(10).write(tmp_path / "a ?#%bag" if storage == "mcap" else tmp_path / "bag", storage)
+    with BagReader(bag) as opened:
+        assert opened.notes == []
+    first = storage_file(bag)
+    second = first.with_name(f"{first.stem}_1{first.suffix}")
+    shutil.copy(first, second)
+    with BagReader(bag) as opened:
+        assert opened.message_count == 31
+        (note,) = opened.notes
+    assert note.startswith(f"not read, because metadata.yaml does not list it: {second.name}; ")
+    (bag / "metadata.yaml").rename(tmp_path / "metadata.yaml")
+    with BagReader(bag) as opened:
+        assert opened.message_count == 62

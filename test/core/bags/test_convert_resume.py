@@ -154,6 +154,13 @@ def test_a_bag_that_has_changed_is_read_again(stopped: Path, read_bags: list[str
     assert load_dataset(stopped)[0].lengths.tolist() == [39, 9, 19, 9, 19]
 
 
+def test_a_bag_whose_metadata_have_changed_is_read_again(stopped: Path, read_bags: list[str]) -> None:
+    file = stopped.parent / "bags" / "run_0" / "metadata.yaml"
+    file.write_text(file.read_text() + "# which files to read, and how, is said here\n")
+    again(stopped)
+    assert read_bags[:2] == ["run_0", "run_2"]
+
+
 def test_with_another_contract_all_bags_are_read_again(stopped: Path, read_bags: list[str]) -> None:
     synthetic.contract_file(stopped.parent, ("otherwise: -1.0", "otherwise: -2.0"))
     again(stopped)

@@ -135,7 +135,35 @@ def test_a_reset_counts_only_if_nothing_was_missed_before_it() -> None:
     # The last observation is that of tick 11: a reset before tick 12 ended it, one after 12 came when nobody looked.
     assert ends(cut(text, recording, resets=[(ticks(11.5), "terminal")]))[0] == (11, "reset", True)
     assert ends(cut(text, recording, resets=[(ticks(12.5), "terminal")]))[0] == (11, "no /tool_pose", False)
-    assert ends(cut(text, recording, resets=[(ticks(11.5), "truncation")]))[0] == (11, "no /tool_pose", False)
+    assert ends(cut(text, recording, resets=[(ticks(11.5), "truncation")]))[0] == (11, "reset", False)
+
+
+def test_an_event_after_the_last_observation_of_a_bag_ends_the_episode() -> None:
+    for reset, boundary in (("terminal", "truncation"), ("truncation", "terminal")):
+        text = text_of(RESET, boundary=f"{{by: bag, end: {boundary}}}")
+        for at, expected in (
+            (19.5, ("reset", reset == "terminal")),
+            (20.5, ("end of bag", boundary == "terminal")),  # tick 20 would have come before it
+        ):
+            episodes = cut(text, synthetic.record(20), resets=[(ticks(at), reset)])
+            assert ends(episodes) == [(19, *expected)]
+
+
+def test_of_an_event_and_a_gap_after_it_the_event_ends_the_episode() -> None:
+    marker = "{by: marker, topic: /episode, type: std_msgs/msg/Header, end: truncation}"
+    # The last observation is that of tick 11; the gap, which would be a terminal, begins after the marker.
+    episodes = cut(text_of(GAP, boundary=marker), without(synthetic.record(60), 10, 39), markers=[0, ticks(11.5)])
+    assert ends(episodes) == [(11, "marker", False), (19, "end of bag", False)]
+
+
+def test_a_message_from_before_a_reset_is_not_held_after_it() -> None:
+    recording = synthetic.record(40)
+    recording.drop(POSE, range(1, 40, 2))
+    episodes = cut(text_of(RESET), recording, resets=[(ticks(10.5), "truncation")])
+    # At tick 11 the newest pose is that of tick 10: where the tool was before the robot was put somewhere else.
+    assert ends(episodes) == [(10, "reset", False), (26, "end of bag", False)]
+    assert episodes[1].start_ns == recording.stamp(12)
+    np.testing.assert_array_equal(episodes[1].observations[0], recording.observations[12])
 
 
 def test_a_time_limit_cuts_and_the_next_episode_begins_with_the_last_observation() -> None:
@@ -164,6 +192,20 @@ def test_commands_that_stop_truncate_even_where_the_end_of_the_bag_is_a_terminal
     recording.drop(COMMAND, range(15, 20))
     text = text_of(boundary="{by: bag, end: terminal}")
     assert ends(cut(text, recording)) == [(15, "no action in force", False)]
+
+
+@pytest.mark.parametrize("topics", [[POSE], [POSE, "/joint_states"]])
+def test_a_topic_that_falls_silent_before_the_end_of_the_bag_truncates(topics: list[str]) -> None:
+    recording = synthetic.record(40)
+    for topic in topics:
+        recording.drop(topic, range(20, 40))
+    text = text_of(boundary="{by: bag, end: terminal}")
+    assert ends(cut(text, recording)) == [(19, "no " + ", ".join(reversed(topics)), False)]
+    # Topics do not end at the same moment: what max_age allows is no silence.
+    recording = synthetic.record(22)
+    for topic in topics:
+        recording.drop(topic, range(20, 22))
+    assert ends(cut(text, recording))[0][1:] == ("end of bag", True)
 
 
 def test_differences_do_not_reach_across_a_reset() -> None:
@@ -195,6 +237,16 @@ def test_resets_in_a_bag_are_found_by_the_conversion(tmp_path: Path) -> None:
     synthetic.record(30).write(tmp_path / "other")
     with pytest.raises(BagError, match=r"topic /reset \(std_msgs/msg/Empty\) is not in the bag"):
         convert(tmp_path / "other", contract, tmp_path / "other-v0", progress=False)
+
+
+def test_an_end_that_is_terminal_is_no_success(tmp_path: Path) -> None:
+    contract = tmp_path / "contract.yaml"
+    contract.write_text(text_of(boundary="{by: bag, end: terminal}"))
+    bag = synthetic.record(20, markers=()).write(tmp_path / "bag", leave_out=["/episode"])
+    report = convert(bag, contract, tmp_path / "arm-v0", progress=False)
+    assert load_dataset(tmp_path / "arm-v0")[0].masks[-1] == 0
+    assert (report.terminal_episodes, report.episodes_with_success, report.solved_steps) == (1, 0, 0)
+    assert "No step solves the task" in report.text()
 
 
 def test_a_reset_without_a_stamp_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from synthetic import CONTRACT, contract_text, record
+from synthetic import CONTRACT, contract_text, header, record
+from test_message_types import gripper_bag
 from test_reward_topics import RULE, SUCCESS, written
 
 from rql_core.bags.fitness import check_bag
@@ -74,6 +75,49 @@ def test_topics_of_the_reward_are_looked_into_too(tmp_path: Path) -> None:
     told = written(tmp_path / "more", record(20), [("/success", 3, True)])
     assert faults(told, (RULE, rule)) == ""
     assert "field 'flag' cannot be read" in faults(told, (RULE, rule.replace("field: data", "field: flag")))
+
+
+def test_topics_that_cut_episodes_are_looked_into_too(bag: Path) -> None:
+    boundary = "boundary: {by: marker, topic: /episode, type: std_msgs/msg/Header}"
+    reset = "{by: reset, topic: TOPIC, type: std_msgs/msg/Header, clock: header, end: terminal}"
+    cuts = f"boundary: {{by: bag}}\n  cuts: [{reset}]"
+    assert "topic /reset (std_msgs/msg/Header) is not in the bag" in faults(
+        bag, (boundary, cuts.replace("TOPIC", "/reset"))
+    )
+    assert faults(bag, (boundary, cuts.replace("TOPIC", "/episode"))) == ""
+    stamp = "{by: reset, topic: /episode, type: geometry_msgs/msg/PoseStamped, clock: header, end: terminal}"
+    assert "/episode has type std_msgs/msg/Header" in faults(bag, (boundary, cuts.replace(reset, stamp)))
+
+
+def test_a_reset_that_cannot_be_placed_is_named_and_none_at_all_is_no_fault(tmp_path: Path) -> None:
+    boundary = "boundary: {by: marker, topic: /episode, type: std_msgs/msg/Header}"
+    reset = "{by: reset, topic: /episode, type: std_msgs/msg/Header, clock: header, end: terminal}"
+    change = (boundary, f"boundary: {{by: bag}}\n  cuts: [{reset}]")
+    assert faults(record(20, markers=()).write(tmp_path / "none"), change) == ""
+    recording = record(20, markers=())
+    recording.add("/episode", recording.stamp(3), header(0))
+    assert "/episode: stamp is 0 ns" in faults(recording.write(tmp_path / "unset"), change)
+
+
+def test_the_command_takes_the_definitions_that_the_contract_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = gripper_bag(tmp_path / "bag", "float64 grip\n", {"grip": 0.5}, embedded=False)
+    (tmp_path / "my_robot" / "msg").mkdir(parents=True)
+    (tmp_path / "my_robot" / "msg" / "Gripper.msg").write_text("float64 grip\n")
+    pose = "    - topic: /tool_pose"
+    gripper = """    - topic: /gripper
+      type: my_robot/msg/Gripper
+      align: {method: hold, max_age: 0.1}
+      clock: receive
+      features: [{name: grip, unit: m, fields: [grip]}]
+"""
+    for more, unknown in (("", True), ("message_definitions: [my_robot]\n", False)):
+        (tmp_path / "contract.yaml").write_text(contract_text((pose, gripper + pose)) + more)
+        assert main(["contract", "check", str(tmp_path / "contract.yaml"), str(bag)]) == 1
+        shown = capsys.readouterr().out
+        assert "/joint_states (sensor_msgs/msg/JointState) is not in the bag" in shown
+        assert ("cannot be decoded" in shown) == unknown
 
 
 def test_a_bag_that_cannot_be_opened_is_one_fault(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from synthetic import CONTRACT, Recording, contract_text, pose, record
-from test_reward_topics import SUCCESS, converted
+from test_reward_topics import SUCCESS, converted, written
 
 from rql_core.bags import convert
 from rql_core.cli import main
@@ -181,3 +181,36 @@ def test_the_command_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFix
     assert "labelled differently" in shown
     assert main(["relabel", str(first), "--reward", "oops(", "--out", str(tmp_path / "arm-v2")]) == 1
     assert "error: reward: expression 'oops(' is no single formula" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("at_success", ["continue", "end"])
+@pytest.mark.parametrize("end", ["terminal", "truncation"])
+def test_ends_that_the_contract_calls_terminal_stay_so(tmp_path: Path, at_success: str, end: str) -> None:
+    marker = "type: std_msgs/msg/Header}"
+    ends = ("at_success: continue", f"at_success: {at_success}"), (marker, f"{marker[:-1]}, end: {end}}}")
+    first = dataset(tmp_path, "first", record(120, (0, 30, 60, 90), seed=3), contract_text(*ends))
+    second = dataset(tmp_path, "second", record(120), contract_text(*ends, (RULE, OTHER)))
+    made = relabel(first, str(tmp_path / "second.yaml"), tmp_path / "third-v0")
+    assert metadata(made.path)["content_sha256"] == metadata(second)["content_sha256"]
+    report = json.loads((second / "report.json").read_text())
+    assert made.solved_steps == report["solved_steps"]
+    assert made.episodes_with_success == report["episodes_with_success"]
+    # And back again, where nothing was lost on the way.
+    if at_success == "continue":
+        back = relabel(made.path, str(tmp_path / "first.yaml"), tmp_path / "fourth-v0")
+        assert metadata(back.path)["content_sha256"] == metadata(first)["content_sha256"]
+
+
+def test_a_terminal_end_is_not_taken_for_a_success_that_a_topic_said(tmp_path: Path) -> None:
+    marker = "type: std_msgs/msg/Header}"
+    ended = (marker, "type: std_msgs/msg/Header, end: terminal}")
+    rule = f"  success: {SUCCESS}\n  value: {{rule: expression, expression: '1'}}"
+    recording = record(24, (0, 12))
+    said = [("/success", 4.5, True), ("/success", 22.5, True)]
+    bag = written(tmp_path, recording, said)
+    for name, reward in (("old", rule), ("new", f"  success: {SUCCESS}\n  at_success: 5.0\n  otherwise: -1.0")):
+        (tmp_path / f"{name}.yaml").write_text(contract_text((RULE, reward), ended))
+        convert(bag, tmp_path / f"{name}.yaml", tmp_path / f"{name}-v0", progress=False)
+    made = relabel(tmp_path / "old-v0", str(tmp_path / "new.yaml"), tmp_path / "made-v0")
+    assert metadata(made.path)["content_sha256"] == metadata(tmp_path / "new-v0")["content_sha256"]
+    assert load_dataset(made.path)[0].rewards.tolist().count(5.0) == made.solved_steps == 2

@@ -236,7 +236,7 @@ def test_numbers_do_not_depend_on_how_episodes_are_cut() -> None:
             rewards, masks = np.full(steps, -1, np.float32), np.ones(steps, np.float32)
             span = (first * PERIOD_NS, last * PERIOD_NS)
             part = values[first : last + 1], actions[first:last], rewards, masks
-            statistics.add(Episode(*part, False, *span, "marker"))
+            statistics.add(Episode(*part, False, *span, "marker", 0))
         bag = BagReport("bag", {}, [], 0, 0.0, len(cuts) - 1, 400, {}, {}, [])
         return statistics.report("arm-v0", "", "", [bag], {})
 
