@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from rql_core.algorithms.acting import Acting
+from rql_core.acting import Acting
 from rql_core.algorithms.algorithm import CORRECTIONS, Algorithm, AlgorithmConfig, Correction
 from rql_core.algorithms.batch import Batch, RewardRange
 from rql_core.algorithms.bc_flow import BCFlow, BCFlowConfig

@@ -17,11 +17,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from rql_core.algorithms.acting import Acting
+from rql_core.acting import Acting
 from rql_core.algorithms.batch import Batch
 from rql_core.algorithms.parameters import AdamOptimizer, ParameterVector
 from rql_core.errors import ConfigError
 from rql_core.flow import Integrator, integrate
+from rql_core.guidance import Guidance, integrate_guided
 from rql_core.networks import Perceptrons
 
 Metrics = dict[str, Tensor]
@@ -190,36 +191,65 @@ class Algorithm(ABC, Generic[ConfigT, DrawsT]):
         return metrics
 
     @torch.no_grad()
-    def act(self, observations: Tensor, noise: Tensor, *, rho: float = 0.0, flow_steps: int | None = None) -> Tensor:
+    def act(
+        self,
+        observations: Tensor,
+        noise: Tensor,
+        *,
+        rho: float = 0.0,
+        flow_steps: int | None = None,
+        guidance: Guidance | None = None,
+    ) -> Tensor:
         """Return chunks (batch, h * d) in [-1, 1] for normalised observations (batch, obs).
 
         ``noise`` is normal, (batch, h * d), or (batch, samples, h * d): of so many chunks the critics choose the one
-        with the greatest mean - rho * std.  ``flow_steps`` None: as many as in training.  Raises ConfigError where
-        there are several samples and no critics.
+        with the greatest mean - rho * std.  ``flow_steps`` None: as many as in training.  ``guidance`` holds every
+        row's chunks to one of before.  Raises ConfigError where there are several samples and no critics, or guidance
+        and no flow.
         """
+        actor = self.networks["actor_average"]
         if noise.dim() == 2:
-            return self._make_chunks(self.networks["actor_average"], observations, noise, flow_steps)
-        return self._best_chunks(self.networks["actor_average"], observations, noise, rho, flow_steps)
+            return self._make_chunks(actor, observations, noise, flow_steps, guidance)
+        return self._best_chunks(actor, observations, noise, rho, flow_steps, guidance)
 
-    def _make_chunks(self, actor: Any, observations: Tensor, noise: Tensor, flow_steps: int | None = None) -> Tensor:
+    def _make_chunks(
+        self,
+        actor: Any,
+        observations: Tensor,
+        noise: Tensor,
+        flow_steps: int | None = None,
+        guidance: Guidance | None = None,
+    ) -> Tensor:
         """Return the chunks (batch, h * d) that an actor makes of noise (batch, h * d), clipped to [-1, 1]."""
-        steps = flow_steps or self.config.flow_steps
-        return integrate(partial(actor, observations), noise, steps, self.config.act_integrator).clamp(-1.0, 1.0)
+        steps, method, field = (
+            flow_steps or self.config.flow_steps,
+            self.config.act_integrator,
+            partial(actor, observations),
+        )
+        if guidance is None:
+            return integrate(field, noise, steps, method).clamp(-1.0, 1.0)
+        return integrate_guided(field, noise, steps, guidance, method).clamp(-1.0, 1.0)
 
     def _best_chunks(
-        self, actor: Any, observations: Tensor, noise: Tensor, rho: float = 0.0, flow_steps: int | None = None
+        self,
+        actor: Any,
+        observations: Tensor,
+        noise: Tensor,
+        rho: float = 0.0,
+        flow_steps: int | None = None,
+        guidance: Guidance | None = None,
     ) -> Tensor:
         """Return the chunk of greatest value among those made of each row's noises (batch, samples, h * d)."""
         batch, samples, chunk_dim = noise.shape[-3:]
         if samples == 1:
-            return self._make_chunks(actor, observations, noise.squeeze(-2), flow_steps)
+            return self._make_chunks(actor, observations, noise.squeeze(-2), flow_steps, guidance)
         rows = max(1, BLOCK_ROWS // samples) if self.device.type == "cpu" else batch
         best: list[Tensor] = []
-        for block, noises in zip(
-            torch.split(observations, rows, dim=-2), torch.split(noise, rows, dim=-3), strict=True
-        ):
+        blocks = zip(torch.split(observations, rows, dim=-2), torch.split(noise, rows, dim=-3), strict=True)
+        for number, (block, noises) in enumerate(blocks):
             repeated = block.repeat_interleave(samples, dim=-2)
-            chunks = self._make_chunks(actor, repeated, noises.flatten(-3, -2), flow_steps)
+            guide = None if guidance is None else guidance.rows(number * rows, rows).repeated(samples)
+            chunks = self._make_chunks(actor, repeated, noises.flatten(-3, -2), flow_steps, guide)
             values = self.action_value(repeated, chunks)
             if values.shape[-1] == 0:
                 raise ConfigError(f"{self.name} has no critics to choose among {samples} samples by: act with one")

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rql_core.algorithms.acting import MAX_SAMPLES, Acting
+from rql_core.acting import MAX_SAMPLES, Acting
 from rql_core.algorithms.algorithm import Algorithm, AlgorithmConfig, Average, DrawsT, HiddenSizes
 from rql_core.algorithms.batch import Batch, RewardRange
 from rql_core.networks import CriticEnsemble, Perceptrons, VelocityNetwork

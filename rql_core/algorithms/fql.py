@@ -14,12 +14,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rql_core.acting import NO_FLOW_TO_GUIDE
 from rql_core.algorithms.algorithm import Metrics
 from rql_core.algorithms.batch import Batch
 from rql_core.algorithms.critics import CriticAlgorithm, CriticConfig, squared_loss
 from rql_core.algorithms.flow_matching import FlowDraws, flow_matching, sample_flow_draws
 from rql_core.errors import ConfigError
 from rql_core.flow import integrate
+from rql_core.guidance import Guidance
 from rql_core.networks import Perceptrons, VelocityNetwork
 
 
@@ -107,7 +109,16 @@ class FQL(CriticAlgorithm[FQLConfig, FQLDraws]):
         metrics = {"policy_loss": policy_loss.detach(), "distance": distance.detach()}
         return policy_loss + config.alpha * distance, metrics
 
-    def _make_chunks(self, actor: Any, observations: Tensor, noise: Tensor, flow_steps: int | None = None) -> Tensor:
+    def _make_chunks(
+        self,
+        actor: Any,
+        observations: Tensor,
+        noise: Tensor,
+        flow_steps: int | None = None,
+        guidance: Guidance | None = None,
+    ) -> Tensor:
+        if guidance is not None:
+            raise ConfigError(NO_FLOW_TO_GUIDE.format("fql"))
         if flow_steps not in (None, 1):
             raise ConfigError(f"fql acts in one step, flow_steps is {flow_steps}: leave it out")
         return _one_step(actor, observations, noise).clamp(-1.0, 1.0)

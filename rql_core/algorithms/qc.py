@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rql_core.algorithms.acting import MAX_SAMPLES
+from rql_core.acting import MAX_SAMPLES
 from rql_core.algorithms.algorithm import Metrics
 from rql_core.algorithms.batch import Batch
 from rql_core.algorithms.critics import CriticAlgorithm, CriticConfig, squared_loss

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rql_core.algorithms.acting import Acting
+from rql_core.acting import Acting
 from rql_core.algorithms.algorithm import Metrics
 from rql_core.algorithms.batch import Batch
 from rql_core.algorithms.critics import VALUE_DRAWS, CriticAlgorithm, CriticConfig, expectile_loss

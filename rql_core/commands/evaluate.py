@@ -120,7 +120,7 @@ class Evaluate:
         return found
 
     def _settings(self, checkpoint: Checkpoint) -> list[EpisodeSettings]:
-        from rql_core.algorithms.acting import check_rho
+        from rql_core.acting import check_rho
         from rql_core.evaluation.episodes import EpisodeSettings, place
 
         world, environment = place(checkpoint, self.world, self.environment)

@@ -106,7 +106,7 @@ class Report:
             raise CheckpointError(f"{self.checkpoint}: cannot be loaded on device {self.device!r}: {reason}") from None
 
     def _acting(self, checkpoint: Checkpoint) -> Acting:
-        from rql_core.algorithms.acting import check_rho
+        from rql_core.acting import check_rho
 
         algorithm = checkpoint.policy.algorithm
         own: Acting = algorithm.default_acting

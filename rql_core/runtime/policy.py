@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from rql_core.algorithms import Acting
+from rql_core.acting import Acting, GuideMethod
 from rql_core.contract import ActionScale, Contract, check_publishable, parse_contract
 from rql_core.errors import CheckpointError, ContractError
+from rql_core.runtime.plan import Guide, Plan
 from rql_core.training.checkpoint import CONTRACT, load_checkpoint
 from rql_core.training.policy import Policy
 
@@ -28,6 +30,8 @@ class DeployedPolicy:
         self._policy = policy
         self._scale = ActionScale(contract)
         self._generator = np.random.default_rng()
+        self.with_values = False
+        self.guide_method: GuideMethod = "jacobian"
         self.set_acting(acting or policy.algorithm.default_acting)
 
     def set_acting(self, acting: Acting) -> None:
@@ -89,6 +93,10 @@ class DeployedPolicy:
         """Observation (observation_dim,) float32 in physical units -> chunk (horizon, action_dim) in physical units."""
         return self._act(observation, self._generator)
 
+    def plan(self, observation: npt.NDArray[np.float32], guide: Guide | None = None) -> Plan:
+        """Plan as ``act`` does, held to a guide if there is one; with the critics' values if ``with_values``."""
+        return self._plan(observation, self._generator, guide)
+
     def warm_up(self) -> None:
         """Act twice on a made-up observation, so that the first real one is not the slow one.
 
@@ -98,10 +106,19 @@ class DeployedPolicy:
             self._act(np.zeros(self.contract.observation_dim, dtype=np.float32), np.random.default_rng(0))
 
     def _act(self, observation: npt.NDArray[np.float32], generator: np.random.Generator) -> npt.NDArray[np.float64]:
-        chunk: npt.NDArray[np.float64] = self._scale.physical(
-            self._policy.sample(observation[None], generator, self.acting)[0]
-        )
-        return chunk
+        return self._plan(observation, generator, None).actions
+
+    def _plan(self, observation: npt.NDArray[np.float32], generator: np.random.Generator, guide: Guide | None) -> Plan:
+        held: dict[str, Any] = {}
+        if guide is not None:
+            held = {
+                "guide_previous": self._scale.normalise(guide.previous)[None],
+                "guide_weights": guide.weights,
+                "guide_method": self.guide_method,
+            }
+        chunk = self._policy.sample(observation[None], generator, self.acting, **held)
+        values = self._policy.action_value(observation[None], chunk)[0] if self.with_values else None
+        return Plan(self._scale.physical(chunk[0]), values if values is not None and len(values) else None)
 
 
 def check_contract(checkpoint: Path, trained: Contract, given: Contract, source: str) -> None:

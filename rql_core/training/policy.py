@@ -10,8 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rql_core.algorithms import Acting, Algorithm
+from rql_core.acting import Acting, GuideMethod
+from rql_core.algorithms import Algorithm
 from rql_core.data import Statistics
+from rql_core.errors import ConfigError
+from rql_core.guidance import Guidance
 
 
 @dataclass(frozen=True)
@@ -28,28 +31,57 @@ class Policy:
         return horizon
 
     def act(
-        self, observations: NDArray[np.float32], noise: NDArray[np.float32], acting: Acting | None = None
+        self,
+        observations: NDArray[np.float32],
+        noise: NDArray[np.float32],
+        acting: Acting | None = None,
+        *,
+        guide_previous: NDArray[np.float32] | None = None,
+        guide_weights: NDArray[np.float32] | None = None,
+        guide_method: GuideMethod = "jacobian",
     ) -> NDArray[np.float32]:
         """Return chunks (batch, horizon, action_dim) in [-1, 1].
 
         ``observations`` (batch, observation_dim) are in physical units, ``noise`` is normal, (batch, horizon *
         action_dim), or (batch, samples, horizon * action_dim) to choose the best of.  ``acting`` None: as the algorithm
-        acts by itself; its number of samples is that of the noise.
+        acts by itself; its number of samples is that of the noise.  ``guide_previous`` (batch, horizon, action_dim) in
+        [-1, 1] and ``guide_weights`` (horizon,) or (batch, horizon) in [0, 1] hold the chunks to others; raises
+        ConfigError where the algorithm's policy is no flow.
         """
         algorithm = self.algorithm
         acting = acting or algorithm.default_acting
         chunks = algorithm.act(
-            self._normalised(observations), self._tensor(noise), rho=acting.rho, flow_steps=acting.flow_steps
+            self._normalised(observations),
+            self._tensor(noise),
+            rho=acting.rho,
+            flow_steps=acting.flow_steps,
+            guidance=self._guidance(guide_previous, guide_weights, guide_method),
         )
         return self._array(chunks).reshape(-1, self.horizon, algorithm.action_dim)
 
+    def _guidance(
+        self, previous: NDArray[np.float32] | None, weights: NDArray[np.float32] | None, method: GuideMethod
+    ) -> Guidance | None:
+        if previous is None or weights is None:
+            if previous is not weights:
+                raise ConfigError("guide_previous and guide_weights belong together: give both or neither")
+            return None
+        each = np.broadcast_to(np.expand_dims(weights, -1), previous.shape).reshape(len(previous), -1)
+        return Guidance(self._tensor(previous.reshape(len(previous), -1)), self._tensor(each.copy()), method)
+
     def sample(
-        self, observations: NDArray[np.float32], generator: np.random.Generator, acting: Acting | None = None
+        self,
+        observations: NDArray[np.float32],
+        generator: np.random.Generator,
+        acting: Acting | None = None,
+        **guide: Any,
     ) -> NDArray[np.float32]:
-        """Return chunks (batch, horizon, action_dim) for observations in physical units, drawing the noise."""
+        """Return chunks (batch, horizon, action_dim) for observations in physical units, drawing the noise; ``guide``
+        are the arguments of ``act`` that begin so.
+        """
         acting = acting or self.algorithm.default_acting
         shape = (len(observations), acting.samples, self.algorithm.chunk_dim)
-        return self.act(observations, generator.standard_normal(shape, dtype=np.float32), acting)
+        return self.act(observations, generator.standard_normal(shape, dtype=np.float32), acting, **guide)
 
     def action_value(self, observations: NDArray[np.float32], chunks: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return each critic's value (batch, critics) of doing chunks (batch, horizon, action_dim) in [-1, 1] there."""

@@ -13,6 +13,7 @@ from small_algorithms import ACTION_DIM, OBSERVATION_DIM, REWARDS, make_batch
 from rql_core.algorithms import Acting, Algorithm, AnyAlgorithmConfig, CriticAlgorithm, make_algorithm
 from rql_core.data import Trajectories
 from rql_core.errors import ConfigError
+from rql_core.guidance import Guidance
 from rql_core.training import TrainConfig, train
 from rql_core.training.checkpoint import load_checkpoint, load_training_state
 
@@ -197,6 +198,31 @@ def test_fewer_flow_steps_are_what_they_say(name: str) -> None:
         half = noise + 0.5 * actor(batch.observations, noise, torch.zeros(12, 1))
         whole = half + 0.5 * actor(batch.observations, half, torch.full((12, 1), 0.5))
     torch.testing.assert_close(algorithm.act(batch.observations, noise, flow_steps=2), whole.clamp(-1, 1))
+
+
+@every_algorithm
+@pytest.mark.parametrize("method", ["jacobian", "prefix"])
+def test_every_flow_can_be_guided_and_what_is_no_flow_refuses(name: str, method: Any) -> None:
+    algorithm = after_updates(name, 3, 3)
+    generator = seeded(5)
+    observations = torch.randn(5, algorithm.observation_dim, generator=generator, dtype=algorithm.dtype)
+    noise = torch.randn(5, 1, algorithm.chunk_dim, generator=generator, dtype=algorithm.dtype)
+    previous = torch.rand(5, algorithm.chunk_dim, generator=generator, dtype=algorithm.dtype) * 2 - 1
+    weights = torch.zeros_like(previous)
+    weights[:, :2] = 1.0
+    guidance = Guidance(previous, weights, method)
+    if name == "fql":
+        with pytest.raises(ConfigError, match="fql acts in one step and has no flow to guide"):
+            algorithm.act(observations, noise, guidance=guidance)
+        return
+    held, free = algorithm.act(observations, noise, guidance=guidance), algorithm.act(observations, noise)
+    assert not torch.equal(held, free)
+    assert float((held - previous)[:, :2].abs().mean()) < float((free - previous)[:, :2].abs().mean())
+    if name == "bc_flow":
+        return
+    # Of several samples, each is held, and those of a row to the row's own chunk.
+    many = noise.repeat(1, 3, 1)
+    torch.testing.assert_close(algorithm.act(observations, many, guidance=guidance), held)
 
 
 @every_algorithm_with_critics

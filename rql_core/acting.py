@@ -1,14 +1,27 @@
-"""How a trained policy acts, where that may differ from how it was trained: best of N samples, fewer flow steps."""
+"""How a trained policy acts, where that may differ from how it was trained: best of N samples, fewer flow steps, held
+to the chunk before.
+
+Without torch, for what runs on a robot.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from rql_core.errors import ConfigError
 
 # 1024 samples of a large policy are a second of one core's time; more than that is a typing error.
 MAX_SAMPLES = 1024
+
+#: How a flow is held to a chunk of before; rql_core/guidance.py says what each does.
+GuideMethod = Literal["jacobian", "prefix"]
+# How strong Jacobian guidance may get (beta): without a bound it is infinite at the first step; 5 is the value of the
+# paper for few flow steps (arXiv 2506.07339).
+GUIDANCE_LIMIT = 5.0
+# What is said of an algorithm that makes its chunks in one step.
+NO_FLOW_TO_GUIDE = "{} acts in one step and has no flow to guide: choose another way to join chunks, such as ensemble"
 
 
 @dataclass(frozen=True)
