@@ -10,10 +10,11 @@ import numpy.typing as npt
 import torch
 
 from rql_core.acting import Acting, GuideMethod
+from rql_core.checkpoint_files import CONTRACT
 from rql_core.contract import ActionScale, Contract, check_publishable, parse_contract
 from rql_core.errors import CheckpointError, ContractError
 from rql_core.runtime.plan import Guide, Plan
-from rql_core.training.checkpoint import CONTRACT, load_checkpoint
+from rql_core.training.checkpoint import load_checkpoint
 from rql_core.training.policy import Policy
 
 

@@ -12,19 +12,13 @@ import numpy as np
 import torch
 
 from rql_core.algorithms import Algorithm, RewardRange, make_algorithm
+from rql_core.checkpoint_files import TRAINING_TENSORS
 from rql_core.data import Statistics
 from rql_core.data.chunks import ChunkSampler
 from rql_core.data.trajectories import Trajectories
 from rql_core.errors import CheckpointError, ConfigError, RqlError, TrainingError
 from rql_core.training.bad_batch import BadBatch
-from rql_core.training.checkpoint import (
-    TRAINING_TENSORS,
-    Checkpoint,
-    Snapshot,
-    TrainingState,
-    load_checkpoint,
-    load_training_state,
-)
+from rql_core.training.checkpoint import Checkpoint, Snapshot, TrainingState, load_checkpoint, load_training_state
 from rql_core.training.config import CHANGEABLE_ON_RESUME, TrainConfig
 from rql_core.training.data_source import DataSource
 from rql_core.training.metrics import SECONDS, MetricsFile, NotFinite, PendingMetrics, TensorBoard
