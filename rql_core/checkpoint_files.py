@@ -140,7 +140,7 @@ def verify_files(directory: Path) -> Manifest:
         path = directory / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise CheckpointError(f"{directory / MANIFEST}: files names '{name}', which lies outside the checkpoint")
-        found = read(path, _sha256)
+        found = read(path, _sha256_of)
         if found != expected:
             raise CheckpointError(
                 f"{path}: sha256 is {found[:12]}..., but manifest.json says {expected[:12]}...; "
@@ -212,7 +212,12 @@ def read(path: Path, reader: Callable[[Path], LoadedT]) -> LoadedT:
         ) from error
 
 
-def _sha256(path: Path) -> str:
+def sha256(content: bytes) -> str:
+    """Return the hash of what a file holds, as the manifest has it."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sha256_of(path: Path) -> str:
     # In blocks: a training state may be hundreds of megabytes, which a robot need not hold.
     digest = hashlib.sha256()
     with path.open("rb") as file:
