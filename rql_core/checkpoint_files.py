@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -19,6 +19,7 @@ import rql_core
 from rql_core.acting import Acting
 from rql_core.data import Statistics
 from rql_core.errors import CheckpointError, DatasetError
+from rql_core.whole_files import write_whole
 
 # Raised whenever a reader of the old form could misread the new one.
 SCHEMA_VERSION = 1
@@ -147,6 +148,19 @@ def verify_files(directory: Path) -> Manifest:
                 "the file was damaged or changed: copy the checkpoint again"
             )
     return manifest
+
+
+def list_files(directory: Path, manifest: Manifest, names: Collection[str], hashes: Mapping[str, str]) -> Manifest:
+    """Write and return a manifest in which, of some names, exactly those with a hash are listed.
+
+    Files are added by listing none of them, writing them, and listing them: a checkpoint is whole at every moment.
+    """
+    files = {name: digest for name, digest in manifest.files.items() if name not in names} | dict(hashes)
+    if files == manifest.files:
+        return manifest
+    changed = manifest.model_copy(update={"files": files})
+    write_whole(directory / MANIFEST, changed.model_dump_json(indent=2))
+    return changed
 
 
 def read_config(directory: Path, kind: type[ConfigT], manifest: Manifest) -> ConfigT:

@@ -6,7 +6,6 @@ rename, and listed in the manifest last.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,24 +18,21 @@ from rql_core.checkpoint_files import (
     CRITICS,
     EXPORTED,
     JACOBIAN,
-    MANIFEST,
     PREFIX,
     SAMPLER,
     SOURCES,
     TEST_VECTORS,
-    Manifest,
     PolicyConfig,
+    list_files,
     read_config,
     sha256,
 )
-from rql_core.errors import CheckpointError, ConfigError
+from rql_core.errors import CheckpointError
 from rql_core.export.graphs import make_graphs
 from rql_core.runtime.onnx_policy import OnnxPolicy, compare
 from rql_core.training.checkpoint import Checkpoint, load_checkpoint
 from rql_core.training.policy import Policy
 from rql_core.whole_files import write_whole
-
-_logger = logging.getLogger(__name__)
 
 # Rows that are compared at the export: batches of one, of a few and of many take different paths in a runtime.
 BATCHES = (1, 2, 64)
@@ -75,7 +71,7 @@ def export_checkpoint(directory: Path) -> Exported:
     ):
         onnx = OnnxPolicy.load(directory, config, manifest)
         return Exported((*graphs, TEST_VECTORS), _compare_all(checkpoint, onnx), changed=False)
-    _list(directory, manifest, {})
+    manifest = list_files(directory, manifest, EXPORTED, {})
     for name, graph in graphs.items():
         write_whole(directory / name, graph)
     onnx = OnnxPolicy(directory, config, sources)
@@ -89,29 +85,8 @@ def export_checkpoint(directory: Path) -> Exported:
         raise
     files = {**graphs, TEST_VECTORS: safetensors.numpy.save(vectors)}
     write_whole(directory / TEST_VECTORS, files[TEST_VECTORS])
-    _list(directory, manifest, {name: sha256(content) for name, content in files.items()})
+    list_files(directory, manifest, EXPORTED, {name: sha256(content) for name, content in files.items()})
     return Exported(tuple(files), difference, changed=True)
-
-
-def export_if_possible(directory: Path) -> None:
-    """Export at the end of training, which has better things to do than to fail on this: why not is logged."""
-    try:
-        export_checkpoint(directory)
-    except (CheckpointError, ConfigError) as error:
-        _logger.warning("no ONNX graphs in %s: %s", directory, error)
-    except ModuleNotFoundError as error:
-        _logger.warning(
-            "no ONNX graphs in %s: the package %r is not installed; install requirements/core.txt and run `rql export`",
-            directory,
-            error.name,
-        )
-
-
-def _list(directory: Path, manifest: Manifest, exported: dict[str, str]) -> None:
-    """Write the manifest with these exported files and no others."""
-    files = {name: digest for name, digest in manifest.files.items() if name not in EXPORTED} | exported
-    if files != manifest.files:
-        write_whole(directory / MANIFEST, manifest.model_copy(update={"files": files}).model_dump_json(indent=2))
 
 
 def _compare_all(checkpoint: Checkpoint, onnx: OnnxPolicy) -> float:
