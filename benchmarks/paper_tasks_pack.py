@@ -29,8 +29,8 @@ from typing import Any, Literal
 
 from benchmarks.paper_tasks_plan import Group, Places, Plan
 from benchmarks.paper_tasks_state import SETTINGS, Saved, go_back_to, saved_checkpoints
+from rql_core.checkpoint_files import MANIFEST, TRAINING_JSON, TRAINING_TENSORS
 from rql_core.errors import ConfigError, DatasetError
-from rql_core.training.checkpoint import MANIFEST, TRAINING_JSON, TRAINING_TENSORS
 from rql_core.whole_files import write_whole
 
 LIMIT_BYTES = 60_000_000

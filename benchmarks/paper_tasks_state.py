@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.paper_tasks_plan import Group, Places, Plan
+from rql_core.checkpoint_files import MANIFEST, TRAINING_TENSORS
 from rql_core.errors import ConfigError
 from rql_core.evaluation.results import Evaluation
-from rql_core.training.checkpoint import MANIFEST, TRAINING_TENSORS
 from rql_core.training.metrics import read_metrics
 from rql_core.whole_files import write_whole
 

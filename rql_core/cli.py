@@ -20,6 +20,7 @@ from rql_core.commands.contract import Contract
 from rql_core.commands.convert import Convert
 from rql_core.commands.demo import Demo
 from rql_core.commands.evaluate import Evaluate
+from rql_core.commands.export import Export
 from rql_core.commands.fragment import Fragment
 from rql_core.commands.generate import Generate
 from rql_core.commands.inspect import Inspect
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "generate": Generate,
     "fragment": Fragment,
     "train": Train,
+    "export": Export,
     "evaluate": Evaluate,
     "compare": Compare,
     "report": Report,

@@ -103,8 +103,8 @@ class Evaluate:
 
     def _find(self) -> list[tuple[Path, Path]]:
         """The runs (or checkpoints) as they were named, each once, and the directories of their checkpoints."""
+        from rql_core.checkpoint_files import MANIFEST
         from rql_core.evaluation.runs import find_runs
-        from rql_core.training.checkpoint import MANIFEST
 
         if not self.runs:
             raise ConfigError("no run is named; give run directories or checkpoints, such as runs/rql")
@@ -162,8 +162,8 @@ class Evaluate:
 
 def _write_run(run: Path, evaluations: Sequence[Evaluation]) -> None:
     """Write into a run's directory; a checkpoint is not written into, its files are under hashes."""
+    from rql_core.checkpoint_files import MANIFEST
     from rql_core.evaluation.results import write_evaluation, write_evaluations
-    from rql_core.training.checkpoint import MANIFEST
 
     if (run / MANIFEST).exists():
         return

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from rql_core.algorithms import Acting
+from rql_core.checkpoint_files import CONTRACT
 from rql_core.errors import CheckpointError, ConfigError
 from rql_core.evaluation.environment import Environment, EnvironmentRollout, OnStep, make_environment
 from rql_core.evaluation.results import EpisodeRecord, Evaluation, check_episodes
@@ -22,7 +23,7 @@ from rql_core.progress import progress_bar
 from rql_core.runtime.policy import DeployedPolicy
 from rql_core.sim import ArmEnv
 from rql_core.sim.session import Frame
-from rql_core.training.checkpoint import CONTRACT, Checkpoint, load_checkpoint
+from rql_core.training.checkpoint import Checkpoint, load_checkpoint
 from rql_core.workers import WorkerPool
 
 

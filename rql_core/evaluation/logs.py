@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from rql_core.checkpoint_files import CONTRACT, TRAINING_JSON
 from rql_core.contract import Contract, parse_contract
 from rql_core.data.trajectories import Trajectories
 from rql_core.errors import CheckpointError, ContractError
 from rql_core.opening import open_data
 from rql_core.runtime.policy import check_contract
-from rql_core.training.checkpoint import CONTRACT, TRAINING_JSON, Checkpoint
+from rql_core.training.checkpoint import Checkpoint
 
 
 def open_logs(checkpoint: Checkpoint, dataset: Path) -> tuple[Trajectories, Contract | None]:

@@ -3,40 +3,83 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from rql_core.acting import Acting, GuideMethod
+from rql_core.checkpoint_files import (
+    CONTRACT,
+    STATISTICS,
+    ConfigFields,
+    PolicyConfig,
+    read_config,
+    read_contract_text,
+    read_statistics,
+    verify_files,
+)
 from rql_core.contract import ActionScale, Contract, check_publishable, parse_contract
-from rql_core.errors import CheckpointError, ContractError
+from rql_core.errors import CheckpointError, ConfigError, ContractError
 from rql_core.runtime.plan import Guide, Plan
-from rql_core.training.checkpoint import CONTRACT, load_checkpoint
-from rql_core.training.policy import Policy
+
+Backend = Literal["onnx", "torch"]
+
+
+class Sampler(Protocol):
+    """What makes chunks in [-1, 1]: ``rql_core.training.policy.Policy``, or an ``OnnxPolicy``."""
+
+    @property
+    def name(self) -> str:
+        """The algorithm's name."""
+
+    @property
+    def horizon(self) -> int:
+        """Steps in a chunk."""
+
+    @property
+    def default_acting(self) -> Acting:
+        """How the algorithm acts unless it is told otherwise."""
+
+    def check_acting(self, acting: Acting) -> None:
+        """Raise ConfigError where the algorithm cannot act like that."""
+
+    def sample(
+        self,
+        observations: npt.NDArray[np.float32],
+        generator: np.random.Generator,
+        acting: Acting | None = None,
+        **guide: Any,
+    ) -> npt.NDArray[np.float32]:
+        """Return chunks (batch, horizon, action_dim) in [-1, 1] for observations in physical units."""
+
+    def action_value(
+        self, observations: npt.NDArray[np.float32], chunks: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Return each critic's value (batch, critics) of doing chunks there; (batch, 0) without critics."""
 
 
 class DeployedPolicy:
     """Acts like the policy that was evaluated in training, on the same random numbers for the same seed.
 
     Owned by one thread. `algorithm` is the algorithm's name, `contract` what the checkpoint was trained under.
+    `with_values`: whether plans carry the critics' values. `guide_method`: how chunks are held to a guide.
     """
 
-    def __init__(self, policy: Policy, contract: Contract, acting: Acting | None = None) -> None:
+    def __init__(self, policy: Sampler, contract: Contract, acting: Acting | None = None) -> None:
         """Take a policy; ``acting`` None: as its algorithm acts by itself.  Raises ConfigError where it cannot."""
         self.contract = contract
-        self.algorithm = policy.algorithm.name
+        self.algorithm = policy.name
+        self.with_values = False
+        self.guide_method: GuideMethod = "jacobian"
         self._policy = policy
         self._scale = ActionScale(contract)
         self._generator = np.random.default_rng()
-        self.with_values = False
-        self.guide_method: GuideMethod = "jacobian"
-        self.set_acting(acting or policy.algorithm.default_acting)
+        self.set_acting(acting or policy.default_acting)
 
     def set_acting(self, acting: Acting) -> None:
         """Act like that from the next chunk on; raises ConfigError where the algorithm cannot."""
-        self._policy.algorithm.check_acting(acting)
+        self._policy.check_acting(acting)
         self.acting = acting
 
     @classmethod
@@ -44,41 +87,35 @@ class DeployedPolicy:
         cls,
         directory: Path | str,
         *,
+        backend: Backend = "torch",
         device: str = "cpu",
         threads: int | None = None,
         acting: Acting | None = None,
     ) -> DeployedPolicy:
-        """Read and verify a checkpoint directory; raises CheckpointError that names file and field."""
+        """Read and verify a checkpoint directory; raises CheckpointError that names file and field.
+
+        ``backend`` "onnx" needs no torch and runs on a CPU: what `rql export` wrote.  ``threads`` None is one for onnx,
+        and for torch as many as it takes by itself.
+        """
         directory = Path(directory)
-        if threads is not None:
-            torch.set_num_threads(threads)
-        try:
-            checkpoint = load_checkpoint(directory, device=device)
-        except (RuntimeError, AssertionError) as error:  # torch says both of a device that is not there
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{directory}: cannot be loaded on device {device!r}: {reason}") from None
-        if checkpoint.contract_text is None:
-            raise CheckpointError(
-                f"{directory / CONTRACT}: is missing, so nothing says which topics the numbers belong to; "
-                "train from a converted dataset to get a checkpoint that can drive a robot"
-            )
-        try:
-            contract = parse_contract(checkpoint.contract_text, str(directory / CONTRACT))
-        except ContractError as error:
-            raise CheckpointError(str(error)) from None
-        try:
-            check_publishable(contract)
-        except ContractError as error:
-            raise CheckpointError(f"{directory / CONTRACT}: {error}") from None
-        for name, found, expected in (
-            ("observation_dim", checkpoint.config.observation_dim, contract.observation_dim),
-            ("action_dim", checkpoint.config.action_dim, contract.action_dim),
-        ):
-            if found != expected:
-                raise CheckpointError(
-                    f"{directory / 'config.json'}: {name} is {found}, but the contract in it makes it {expected}"
-                )
-        return cls(checkpoint.policy, contract, acting)
+        policy: Sampler
+        config: ConfigFields[Any]
+        if backend == "torch":
+            from rql_core.runtime.torch_policy import load_torch_policy
+
+            policy, config = load_torch_policy(directory, device, threads)
+        elif backend == "onnx":
+            from rql_core.runtime.onnx_policy import OnnxPolicy
+
+            if device != "cpu":
+                raise ConfigError(f"device is {device!r}, but backend onnx runs on the cpu: choose backend torch")
+            manifest = verify_files(directory)
+            config = sizes = read_config(directory, PolicyConfig, manifest)
+            read_statistics(directory / STATISTICS, sizes.observation_dim)
+            policy = OnnxPolicy.load(directory, sizes, manifest, threads)
+        else:
+            raise ConfigError(f"backend is {backend!r}: expected 'onnx' or 'torch'")
+        return cls(policy, _contract_of(directory, config), acting)
 
     @property
     def horizon(self) -> int:
@@ -91,7 +128,7 @@ class DeployedPolicy:
 
     def act(self, observation: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Observation (observation_dim,) float32 in physical units -> chunk (horizon, action_dim) in physical units."""
-        return self._act(observation, self._generator)
+        return self._plan(observation, self._generator, None).actions
 
     def plan(self, observation: npt.NDArray[np.float32], guide: Guide | None = None) -> Plan:
         """Plan as ``act`` does, held to a guide if there is one; with the critics' values if ``with_values``."""
@@ -103,10 +140,7 @@ class DeployedPolicy:
         Takes none of the episode's random numbers.
         """
         for _ in range(2):
-            self._act(np.zeros(self.contract.observation_dim, dtype=np.float32), np.random.default_rng(0))
-
-    def _act(self, observation: npt.NDArray[np.float32], generator: np.random.Generator) -> npt.NDArray[np.float64]:
-        return self._plan(observation, generator, None).actions
+            self._plan(np.zeros(self.contract.observation_dim, dtype=np.float32), np.random.default_rng(0), None)
 
     def _plan(self, observation: npt.NDArray[np.float32], generator: np.random.Generator, guide: Guide | None) -> Plan:
         held: dict[str, Any] = {}
@@ -119,6 +153,32 @@ class DeployedPolicy:
         chunk = self._policy.sample(observation[None], generator, self.acting, **held)
         values = self._policy.action_value(observation[None], chunk)[0] if self.with_values else None
         return Plan(self._scale.physical(chunk[0]), values if values is not None and len(values) else None)
+
+
+def _contract_of(directory: Path, config: ConfigFields[Any]) -> Contract:
+    """Return the contract that a checkpoint can drive a robot by."""
+    if not config.has_contract:
+        raise CheckpointError(
+            f"{directory / CONTRACT}: is missing, so nothing says which topics the numbers belong to; "
+            "train from a converted dataset to get a checkpoint that can drive a robot"
+        )
+    try:
+        contract = parse_contract(read_contract_text(directory), str(directory / CONTRACT))
+    except ContractError as error:
+        raise CheckpointError(str(error)) from None
+    try:
+        check_publishable(contract)
+    except ContractError as error:
+        raise CheckpointError(f"{directory / CONTRACT}: {error}") from None
+    for name, found, expected in (
+        ("observation_dim", config.observation_dim, contract.observation_dim),
+        ("action_dim", config.action_dim, contract.action_dim),
+    ):
+        if found != expected:
+            raise CheckpointError(
+                f"{directory / 'config.json'}: {name} is {found}, but the contract in it makes it {expected}"
+            )
+    return contract
 
 
 def check_contract(checkpoint: Path, trained: Contract, given: Contract, source: str) -> None:

@@ -17,88 +17,49 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 import rql_core
 from rql_core.algorithms import AnyAlgorithmConfig, RewardRange, make_algorithm
+from rql_core.checkpoint_files import (
+    CARD,
+    CONFIG,
+    CONTRACT,
+    MANIFEST,
+    MODEL,
+    STATISTICS,
+    TRAINING_JSON,
+    TRAINING_TENSORS,
+    ConfigFields,
+    Manifest,
+    read,
+    read_config,
+    read_contract_text,
+    read_statistics,
+    verify_files,
+)
 from rql_core.data import Statistics
-from rql_core.errors import CheckpointError, ConfigError, DatasetError
+from rql_core.errors import CheckpointError, ConfigError
 from rql_core.training.policy import Policy
 
-# Raised whenever a reader of the old form could misread the new one.
-SCHEMA_VERSION = 1
 
-MODEL, CONFIG, CONTRACT, STATISTICS = "model.safetensors", "config.json", "contract.yaml", "stats.safetensors"
-MANIFEST, CARD = "manifest.json", "MODEL_CARD.md"
-TRAINING_TENSORS, TRAINING_JSON = "training_state/tensors.safetensors", "training_state/state.json"
-POLICY_FILES = (MODEL, CONFIG, STATISTICS)
-
-ModelT = TypeVar("ModelT", bound=BaseModel)
-LoadedT = TypeVar("LoadedT")
-
-
-class CheckpointConfig(BaseModel):
-    """config.json: what is needed to build the algorithm again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    # The form of this directory.
-    schema_version: int = SCHEMA_VERSION
-    # The algorithm and its settings.
-    algorithm: AnyAlgorithmConfig
-    # Numbers in an observation.
-    observation_dim: int = Field(ge=1)
-    # Numbers in an action.
-    action_dim: int = Field(ge=1)
-    # Steps in a chunk, as in the algorithm's settings.
-    horizon: int = Field(ge=1)
-    # The training data's rewards.
-    reward_minimum: float
-    reward_maximum: float
-    # Whether the training data holds a terminal.
-    can_end: bool
-    # Whether contract.yaml is part of this; without one no robot can be driven.
-    has_contract: bool
-    # The environment that this is for, where no contract says it (an OGBench name).
-    environment: str | None = None
+class CheckpointConfig(ConfigFields[AnyAlgorithmConfig]):
+    """config.json with all of its algorithm's settings."""
 
     @property
     def reward_range(self) -> RewardRange:
         """The training data's rewards."""
         return RewardRange(self.reward_minimum, self.reward_maximum, self.can_end)
-
-
-class Manifest(BaseModel):
-    """manifest.json: which files belong here, and where they come from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    # The form of this directory.
-    schema_version: int = SCHEMA_VERSION
-    # Updates made.
-    step: int = Field(ge=0)
-    # The training run's seed.
-    seed: int | None = None
-    # When it was written (UTC, ISO 8601).
-    created: str
-    # Versions of python, torch, numpy and rql that wrote it.
-    versions: dict[str, str]
-    # The evaluation at this step, if there was one.
-    metrics: dict[str, float | None]
-    # sha256 of every other file, by its path in the directory.
-    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -219,17 +180,8 @@ def load_checkpoint(directory: Path, *, device: str | torch.device = "cpu") -> C
     Raises CheckpointError, naming the file and the field, where anything is missing, damaged or does not fit.
     """
     manifest = verify_files(directory)
-    config = _model(directory / CONFIG, CheckpointConfig)
-    if config.horizon != config.algorithm.horizon:
-        raise CheckpointError(
-            f"{directory / CONFIG}: horizon is {config.horizon}, but algorithm.horizon is {config.algorithm.horizon}"
-        )
-    if config.has_contract != (CONTRACT in manifest.files):
-        state = "missing" if config.has_contract else "there"
-        raise CheckpointError(
-            f"{directory / CONTRACT}: is {state}, but has_contract in config.json is {config.has_contract}"
-        )
-    statistics = _statistics(directory / STATISTICS, config.observation_dim)
+    config = read_config(directory, CheckpointConfig, manifest)
+    statistics = read_statistics(directory / STATISTICS, config.observation_dim)
     algorithm = make_algorithm(
         config.algorithm, config.observation_dim, config.action_dim, config.reward_range, device=device
     )
@@ -241,9 +193,7 @@ def load_checkpoint(directory: Path, *, device: str | torch.device = "cpu") -> C
         algorithm.load_policy_state(tensors)
     except ConfigError as error:
         raise CheckpointError(f"{directory / MODEL}: {error}") from error
-    text = None
-    if config.has_contract:
-        text = _read(directory / CONTRACT, lambda path: path.read_bytes().decode("utf-8"))
+    text = read_contract_text(directory) if config.has_contract else None
     return Checkpoint(directory, config, manifest, Policy(algorithm, statistics), text)
 
 
@@ -252,29 +202,8 @@ def load_training_state(checkpoint: Checkpoint) -> TrainingState:
     for name in (TRAINING_TENSORS, TRAINING_JSON):
         if name not in checkpoint.manifest.files:
             raise CheckpointError(f"{checkpoint.directory / name}: is missing; this checkpoint can act, not train on")
-    values = _read(checkpoint.directory / TRAINING_JSON, lambda path: json.loads(path.read_text(encoding="utf-8")))
+    values = read(checkpoint.directory / TRAINING_JSON, lambda path: json.loads(path.read_text(encoding="utf-8")))
     return TrainingState(_tensors(checkpoint.directory / TRAINING_TENSORS), values)
-
-
-def verify_files(directory: Path) -> Manifest:
-    """Compare every file of a checkpoint with its hash in manifest.json, and return that."""
-    if not directory.is_dir():
-        raise CheckpointError(f"{directory}: is no directory; expected a checkpoint, such as RUN/checkpoint")
-    manifest = _model(directory / MANIFEST, Manifest)
-    for name in POLICY_FILES:
-        if name not in manifest.files:
-            raise CheckpointError(f"{directory / MANIFEST}: files lacks '{name}', which every checkpoint has")
-    for name, expected in manifest.files.items():
-        path = directory / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise CheckpointError(f"{directory / MANIFEST}: files names '{name}', which lies outside the checkpoint")
-        found = _read(path, lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
-        if found != expected:
-            raise CheckpointError(
-                f"{path}: sha256 is {found[:12]}..., but manifest.json says {expected[:12]}...; "
-                "the file was damaged or changed: copy the checkpoint again"
-            )
-    return manifest
 
 
 def model_card(config: CheckpointConfig, statistics: Statistics, step: int, metrics: Mapping[str, float | None]) -> str:
@@ -304,47 +233,8 @@ near. It is not a certified safety function.
 """
 
 
-def _model(path: Path, kind: type[ModelT]) -> ModelT:
-    document = _read(path, lambda path: json.loads(path.read_text(encoding="utf-8")))
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise CheckpointError(
-            f"{path}: schema_version is {version}, but rql {rql_core.__version__} reads up to {SCHEMA_VERSION}: upgrade"
-        )
-    try:
-        return kind.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise CheckpointError(f"{path}: {field} is {first['input']!r:.80}: {first['msg']}") from error
-
-
 def _tensors(path: Path) -> dict[str, Tensor]:
-    return _read(path, lambda path: safetensors.torch.load(path.read_bytes()))
-
-
-def _statistics(path: Path, observation_dim: int) -> Statistics:
-    try:
-        statistics = Statistics.from_tensors(_read(path, lambda path: safetensors.numpy.load(path.read_bytes())))
-    except DatasetError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    if statistics.observation_dim != observation_dim:
-        raise CheckpointError(
-            f"{path}: has {statistics.observation_dim} features, "
-            f"but observation_dim in config.json is {observation_dim}"
-        )
-    return statistics
-
-
-def _read(path: Path, reader: Callable[[Path], LoadedT]) -> LoadedT:
-    try:
-        return reader(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: is missing; copy the checkpoint again, with all of its files") from error
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as {path.suffix[1:]} ({error}); copy the checkpoint again"
-        ) from error
+    return read(path, lambda path: safetensors.torch.load(path.read_bytes()))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -24,6 +24,7 @@ from rql_core.training.checkpoint import Snapshot, write_checkpoint
 from rql_core.training.checkpoint_writer import CheckpointWriter
 from rql_core.training.config import TrainConfig
 from rql_core.training.data_source import DataSource, InMemory
+from rql_core.training.finish import finish_checkpoint
 from rql_core.training.metrics import PARTIAL, SECONDS, NotFinite, Stopwatch
 from rql_core.training.policy import Policy
 from rql_core.training.run import Data, Run, check_finite, resume_together
@@ -281,8 +282,14 @@ class _Group:
             place = run.directory.place(snapshot.step)
             write_checkpoint(place, snapshot)
             written.append((run, place))
+        ended = [run for run, _ in written if snapshots[run].step == self.config.updates]
+        for run, place in written:
+            if run in ended:
+                finish_checkpoint(place, run.data.observations)
         for run, place in written:
             run.directory.publish(place, run.config)
+        for run in ended:
+            run.finish_kept()
 
     def _sampler(self, trajectories: Trajectories) -> ChunkSampler:
         algorithm = self.config.algorithm

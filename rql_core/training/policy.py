@@ -25,10 +25,24 @@ class Policy:
     statistics: Statistics
 
     @property
+    def name(self) -> str:
+        """The algorithm's name."""
+        return self.algorithm.name
+
+    @property
     def horizon(self) -> int:
         """Steps in a chunk."""
         horizon: int = self.algorithm.config.horizon
         return horizon
+
+    @property
+    def default_acting(self) -> Acting:
+        """How the algorithm acts unless it is told otherwise."""
+        return self.algorithm.default_acting
+
+    def check_acting(self, acting: Acting) -> None:
+        """Raise ConfigError where the algorithm cannot act like that."""
+        self.algorithm.check_acting(acting)
 
     def act(
         self,

@@ -10,27 +10,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rql_core.algorithms import Algorithm, RewardRange, make_algorithm
+from rql_core.checkpoint_files import TRAINING_TENSORS
 from rql_core.data import Statistics
 from rql_core.data.chunks import ChunkSampler
 from rql_core.data.trajectories import Trajectories
 from rql_core.errors import CheckpointError, ConfigError, RqlError, TrainingError
 from rql_core.training.bad_batch import BadBatch
-from rql_core.training.checkpoint import (
-    TRAINING_TENSORS,
-    Checkpoint,
-    Snapshot,
-    TrainingState,
-    load_checkpoint,
-    load_training_state,
-)
+from rql_core.training.checkpoint import Checkpoint, Snapshot, TrainingState, load_checkpoint, load_training_state
 from rql_core.training.config import CHANGEABLE_ON_RESUME, TrainConfig
 from rql_core.training.data_source import DataSource
+from rql_core.training.finish import finish_checkpoint, is_finished
 from rql_core.training.metrics import SECONDS, MetricsFile, NotFinite, PendingMetrics, TensorBoard
 from rql_core.training.policy import Policy
 from rql_core.training.run_directory import RunDirectory
 from rql_core.training.updates import Generators
+from rql_core.training.value_distribution import sample_observations
 
 _logger = logging.getLogger(__name__)
 
@@ -44,6 +41,8 @@ class Data:
     fingerprint: str
     observation_dim: int
     action_dim: int
+    observations: NDArray[np.float32]
+    """(rows, observation_dim): a sample of them (where there are many files, of the first), in physical units."""
 
     @classmethod
     def of(cls, source: DataSource, first_shard: Trajectories, config: TrainConfig) -> Data:
@@ -56,6 +55,7 @@ class Data:
             fingerprint,
             first_shard.observation_dim,
             first_shard.action_dim,
+            sample_observations(first_shard.observations),
         )
 
 
@@ -165,6 +165,13 @@ class Run:
             seed=self.config.seed,
             training_state=TrainingState(tensors, values),
         )
+
+    def finish_kept(self) -> None:
+        """Add to the other checkpoints that are kept, such as the best, what the last one has."""
+        for step in self.directory.steps():
+            place = self.directory.place(step)
+            if not is_finished(place):
+                finish_checkpoint(place, self.data.observations)
 
     def name_batch(self, error: NotFinite, sampler: ChunkSampler, shard: int) -> TrainingError:
         """Write down the batch at which a metric was not finite, and return the error that names it."""

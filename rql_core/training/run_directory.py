@@ -13,8 +13,8 @@ import os
 import shutil
 from pathlib import Path
 
+from rql_core.checkpoint_files import MANIFEST
 from rql_core.errors import CheckpointError, ConfigError
-from rql_core.training.checkpoint import MANIFEST
 from rql_core.training.config import TrainConfig
 from rql_core.whole_files import write_whole
 

@@ -15,10 +15,10 @@ from benchmarks.paper_tasks_pack import pack, unpack
 from benchmarks.paper_tasks_plan import Group, Places, Plan
 from benchmarks.paper_tasks_report import curves, not_done, read_scores, report_text, table_row
 from benchmarks.paper_tasks_state import SETTINGS, plan_batches, publish_evaluations, reached_steps, saved_checkpoints
+from rql_core.checkpoint_files import verify_files
 from rql_core.errors import ConfigError, DatasetError
 from rql_core.evaluation.runs import read_run
 from rql_core.evaluation.statistics import SeedScore, mean_interval
-from rql_core.training.checkpoint import verify_files
 from rql_core.training.run_directory import RunDirectory
 
 PLAN = Plan((PAPER, CORRECTED), (0, 1), updates=100, checkpoint_every=20, episodes=4)

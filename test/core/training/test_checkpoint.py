@@ -66,6 +66,12 @@ def test_the_directory_holds_exactly_what_is_promised(saved: Path) -> None:
         "MODEL_CARD.md",
         "training_state/tensors.safetensors",
         "training_state/state.json",
+        "values.json",
+        "policy.onnx",
+        "policy_prefix.onnx",
+        "policy_jacobian.onnx",
+        "critics.onnx",
+        "policy_check.safetensors",
     }
     manifest = json.loads((saved / "manifest.json").read_text())
     assert set(manifest["files"]) == files - {"manifest.json"}
@@ -110,7 +116,8 @@ def test_a_checkpoint_is_never_written_over(saved: Path) -> None:
 
 
 FILES = ["model.safetensors", "config.json", "contract.yaml", "stats.safetensors", "MODEL_CARD.md"]
-FILES += ["training_state/tensors.safetensors", "training_state/state.json"]
+FILES += ["training_state/tensors.safetensors", "training_state/state.json", "values.json", "policy.onnx"]
+FILES += ["policy_prefix.onnx", "policy_jacobian.onnx", "critics.onnx", "policy_check.safetensors"]
 
 
 @pytest.mark.parametrize("name", [*FILES, "manifest.json"])
