@@ -108,7 +108,7 @@ def run_block(block: Block) -> list[Episode]:
     from rql_core.runtime.policy import DeployedPolicy
 
     torch.set_num_threads(1)
-    policy = DeployedPolicy.load(block.checkpoint)
+    policy = DeployedPolicy.load(block.checkpoint, backend="torch")
     guidance = MODES[block.mode][1]
     if guidance is not None:
         policy.guide_method = guidance  # type: ignore[assignment]
@@ -348,7 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from rql_core.runtime.policy import DeployedPolicy
 
-        contract = DeployedPolicy.load(checkpoint).contract
+        contract = DeployedPolicy.load(checkpoint, backend="torch").contract
         episodes = run_all(blocks, options.jobs)
     except RqlError as error:
         print(f"error: {error}", file=sys.stderr)
