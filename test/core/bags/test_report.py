@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from array import array
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from rql_core.bags import ConversionReport, convert
 from rql_core.bags.episodes import Episode
 from rql_core.bags.report import BagReport
 from rql_core.bags.statistics import DatasetStatistics, _Sample
-from rql_core.bags.timing import BagTiming, TopicReport
 from rql_core.cli import main
 from rql_core.contract import parse_contract
 
@@ -42,37 +40,6 @@ def moved(recording: Recording, tool: dict[int, tuple[float, float, float]]) -> 
     recording.drop("/tool_pose", list(tool))
     for tick, xyz in tool.items():
         recording.add("/tool_pose", recording.stamp(tick), pose(recording.stamp(tick), xyz))
-
-
-def test_topics_are_summed_up_by_their_stamps() -> None:
-    # 100 ms apart, but for one that is 300 ms after the one before it: two are missing.
-    stamps = array("q", [START_NS + t * MS for t in (0, 100, 200, 500, 600, 700)])
-    delays = array("q", [t * MS for t in (5, 5, 5, 5, 5, 25)])
-    report = TopicReport.of("/t", stamps, array("q", [0, 10 * MS, 20 * MS, 30 * MS]), delays)
-    assert report.rate_hz == pytest.approx(10.0)
-    assert report.longest_period_s == pytest.approx(0.3)
-    assert report.drops == 2
-    assert report.median_age_s == pytest.approx(0.015)
-    assert report.longest_age_s == pytest.approx(0.03)
-    assert report.p95_age_s == pytest.approx(0.0285)
-    assert report.offset_s == pytest.approx(0.005)
-    assert report.offset_spread_s == pytest.approx(0.015)
-    silent = TopicReport.of("/t", array("q"), None)
-    assert (silent.messages_used, silent.rate_hz, silent.drops, silent.offset_s) == (0, None, None, None)
-
-
-def test_an_episode_is_charged_with_its_own_pauses_and_ages_alone() -> None:
-    stamps = {"/t": array("q", [t * MS for t in (0, 100, 200, 500, 600, 700, 1500, 1600)])}
-    ticks = array("q", [t * MS for t in (600, 700, 100, 200)])  # the clock was set back between two episodes
-    ages = {"/t": array("q", [t * MS for t in (6, 7, 1, 2)])}
-    timing = BagTiming(stamps, ages, ticks, {"/t": array("q", [t * MS for t in (1, 1, 1, 9, 9, 9, 9, 9)])})
-    (first,) = timing.episode(100 * MS, 200 * MS)
-    assert (first.messages, first.drops, first.longest_gap_s, first.median_age_s) == (2, 0, 0.1, 0.0015)
-    (second,) = timing.episode(210 * MS, 700 * MS)
-    # The pause begins with the message in force at the episode's start.
-    assert (second.messages, second.drops, second.longest_gap_s) == (4, 2, 0.3)
-    assert second.median_age_s == pytest.approx(0.0065)
-    assert second.offset_s == pytest.approx(0.009)
 
 
 def test_faults_of_a_recording_are_found_where_they_are(tmp_path: Path) -> None:
