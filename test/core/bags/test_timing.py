@@ -142,6 +142,31 @@ def test_figures_are_those_of_all_stamps_at_once(pieces: None) -> None:
     check(made, sent)
 
 
+def test_figures_of_more_than_is_kept_are_near(pieces: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distribution, "EXACT", 100)
+    sent = jittered(60, seed=0, losses=0.1)
+    made = cut(stream_contract(("seconds: 5.0", "seconds: 500")), sent)
+    assert max(episode.steps for episode in made.episodes) > 400
+    found = [(report, expected_topic(sent, report.topic)) for report in made.cutter.timing.topics()]
+    for episode, topics in zip(made.episodes, made.cutter.timing.episodes(), strict=True):
+        span = episode.start_ns, episode.end_ns
+        found += [
+            (topic, expected_episode(sent, name, *span))  # type: ignore[misc]
+            for name, topic in zip(TOPICS, topics, strict=True)
+        ]
+    inexact = 0
+    for report, expected in found:
+        for name, value in vars(expected).items():
+            near = getattr(report, name)
+            if name in ("messages", "messages_used", "longest_period_s", "longest_gap_s", "longest_age_s"):
+                assert near == value
+            elif name != "topic" and value is not None:
+                # No number here is further from the median than ten times itself, plus a delay of some ms.
+                assert near == pytest.approx(value, rel=0.01, abs=1e-4), (name, expected)
+                inexact += near != pytest.approx(value, rel=1e-9, abs=1e-12)
+    assert inexact > 0
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_figures_hold_for_one_long_episode_and_for_many_markers(pieces: None, seed: int) -> None:
     sent = jittered(20, seed=seed, losses=0.0)
