@@ -14,7 +14,7 @@ from rql_core.bags.episodes import Episode, EpisodeCutter
 from rql_core.bags.reader import BagReader
 from rql_core.bags.recover import storage_files
 from rql_core.bags.report import BagReport, DroppedEpisode
-from rql_core.bags.timing import BagTiming, TopicReport
+from rql_core.bags.timing import TopicReport
 from rql_core.contract.episode_schema import End
 from rql_core.contract.messages import event_stamp
 from rql_core.contract.rates import FEWEST_PERIODS, too_slow
@@ -47,13 +47,11 @@ def convert_bag(
     """
     episodes = steps = messages = 0
     first = last = None
-    spans: list[tuple[int, int]] = []
 
     def write(done: list[Episode]) -> None:
         nonlocal episodes, steps
         for episode in done:
             sink(episode)
-            spans.append((episode.start_ns, episode.end_ns))
             episodes += 1
             steps += episode.steps
 
@@ -80,13 +78,7 @@ def convert_bag(
             raise BagError(f"{path}: at the bag's end: {error}") from None
         write(cutter.take())
         notes = bag.notes
-    # By the clock of receipt a stamp is when a message was received: the two have no offset.
-    delays = cutter.delays if contract.clock == "header" else {}
-    topics = [
-        TopicReport.of(topic, stamps, cutter.ages.get(topic), delays.get(topic))
-        for topic, stamps in cutter.stamps.items()
-    ]
-    timing = BagTiming(cutter.stamps, cutter.ages, cutter.ticks, delays)
+    topics = cutter.timing.topics()
     _check_rates(path, contract, topics)
     report = BagReport(
         path=str(path),
@@ -99,8 +91,8 @@ def convert_bag(
         left_out=cutter.counts,
         cuts=dict(sorted(cutter.cuts.items())),
         topics=topics,
-        start_ns=min((min(stamps) for stamps in cutter.stamps.values() if stamps), default=0),
-        episode_topics=[timing.episode(*span) for span in spans],
+        start_ns=cutter.timing.start_ns,
+        episode_topics=cutter.timing.episodes(),
         dropped=[
             DroppedEpisode(
                 each.start_ns,
@@ -193,7 +185,7 @@ def _why_nothing(contract: Contract, report: BagReport, cutter: EpisodeCutter) -
     empty = [topic.topic for topic in report.topics if topic.messages_used == 0]
     if empty:
         return f"no messages on {', '.join(empty)}"
-    ticks = len(next(iter(cutter.ages.values())))
+    ticks = cutter.timing.tick_count
     if ticks == 0:
         return "at no time were there messages of all observation topics no older than max_age"
     if report.left_out.get("ticks_without_action", 0) >= ticks:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rql_core.bags.rows import Rows
+from rql_core.bags.timing import BagTiming
 from rql_core.contract.alignment import CLOCK_JUMP_NS, Tick, TickAssembler
 from rql_core.contract.chunk import CommandSchedule, decode_chunk
 from rql_core.contract.episode_schema import BagBoundary, End, MarkerBoundary
@@ -30,6 +31,15 @@ from rql_core.contract.reward_signals import RewardSignals, StepSignals
 from rql_core.contract.schema import Contract
 from rql_core.contract.time import NANOSECONDS, tick_time
 from rql_core.errors import ContractError
+
+# What waits for a topic that is silent is bounded. Looked after so often that it costs nothing, a few MB at most.
+_TIDY_MESSAGES = 2**14
+# Of observations with 50 numbers 10 MB; 200 s at 100 Hz in which no action came.
+_MOST_TICKS = 20_000
+# With a dozen numbers each 60 MB; 200 s of a robot's 1,000 messages a second, 10 s of 20,000.
+_MOST_SAMPLES = 200_000
+# Of 50 steps and 7 joints 70 MB; 200 s at 100 Hz.
+_MOST_CHUNKS = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +103,11 @@ class EpisodeCutter:
     after the observations it divides. `resets`: so for reset events, each with the end that its topic has in the
     contract. `signals`: what the bag's topics say about reward and success, if the contract asks topics, all of it
     beforehand for the same reason. `counts` says what was left out and why, `cuts` how often each kind of cut was made,
-    `longest_run` the most steps between two cuts. `stamps` holds the times of the used messages of each topic, `delays`
-    how long after them they were received, and `ages` how old each observation topic's message was at each tick of
-    `ticks`, all in ns; `too_short` what was not long enough. Not thread-safe.
+    `longest_run` the most steps between two cuts. `timing` sums up when the used messages were stamped and how old they
+    were at the ticks; `too_short` is what was not long enough. Not thread-safe.
+
+    Where a topic is silent, what the others say is kept for it up to a bound. A message that comes even later is
+    counted, "late" of an observation and "action_late" of an action; messages in order never are.
     """
 
     def __init__(
@@ -128,7 +140,7 @@ class EpisodeCutter:
         self._solved = False
         self._observations = Rows(contract.observation_dim, np.float32)
         self._actions = Rows(contract.action_dim, np.float64)
-        self._ticks: list[int] = []
+        self._ticks = array("q")
         self._start_ns = 0
         self._end_ns = 0
         self._done: list[Episode] = []
@@ -136,14 +148,13 @@ class EpisodeCutter:
         self.cuts: Counter[str] = Counter()
         self.longest_run = 0
         self._made = 0
-        topics = [spec.topic for spec in contract.observation.topics]
-        # Arrays of int64: 8 bytes a message, 30 MB for an hour at 1 kHz.
-        self.stamps = {topic: array("q") for topic in [*topics, self._action_topic]}
-        self.delays = {topic: array("q") for topic in self.stamps}
-        self.ages = {topic: array("q") for topic in topics}
-        self.ticks = array("q")
+        self._since_tidied = 0
         self.too_short: list[LeftOut] = []
-        self._age_columns = list(self.ages.values())
+        topics = [spec.topic for spec in contract.observation.topics]
+        # By the clock of receipt a stamp is when a message was received: the two have no offset.
+        self.timing = BagTiming([*topics, self._action_topic], topics, has_offsets=contract.clock == "header")
+        self._stamps, self._delays, self._seen_ticks = self.timing.stamps, self.timing.delays, self.timing.ticks
+        self._age_columns = list(self.timing.ages.values())
 
     @property
     def counts(self) -> dict[str, int]:
@@ -152,6 +163,9 @@ class EpisodeCutter:
 
     def push(self, topic: str, message: Any, receive_ns: int) -> None:
         """Take one message. Raises ContractError when it does not keep to the contract."""
+        self._since_tidied += 1
+        if self._since_tidied >= _TIDY_MESSAGES:
+            self._tidy()
         if topic == self._action_topic:
             self._push_action(message, receive_ns)
             return
@@ -163,8 +177,8 @@ class EpisodeCutter:
         if assembler.counts["clock_jump"] != jumps:
             self._start_over("clock jump")
         self._pending.extend(assembler.take())
-        self.stamps[topic].append(stamp)
-        self.delays[topic].append(receive_ns - stamp)
+        self._stamps[topic].append(stamp)
+        self._delays[topic].append(receive_ns - stamp)
         self._settle()
 
     def finish(self) -> None:
@@ -201,8 +215,8 @@ class EpisodeCutter:
         self._schedule.add(chunk)
         if newest is None or chunk.stamp_ns > newest:
             self._newest_action_ns = chunk.stamp_ns
-        self.stamps[self._action_topic].append(chunk.stamp_ns)
-        self.delays[self._action_topic].append(receive_ns - chunk.stamp_ns)
+        self._stamps[self._action_topic].append(chunk.stamp_ns)
+        self._delays[self._action_topic].append(receive_ns - chunk.stamp_ns)
         self._settle()
 
     def _start_over(self, why: str, terminal: bool = False) -> None:
@@ -217,6 +231,24 @@ class EpisodeCutter:
         self._settled_ns = None
         self._last = None
         self._solved = False
+        self.timing.start_over()
+
+    def _tidy(self) -> None:
+        """Sum up what is decided, and bound what waits for a message that does not come."""
+        self._since_tidied = 0
+        if len(self._pending) > _MOST_TICKS:
+            while len(self._pending) > _MOST_TICKS // 2:
+                self._settled_ns = self._pending[0].stamp_ns
+                self._step(self._pending.popleft())
+        samples, middle_sample = self._assembler.waiting()
+        chunks, middle_chunk = self._schedule.waiting()
+        if samples > _MOST_SAMPLES or chunks > _MOST_CHUNKS:
+            span = self._assembler.forget_waiting(middle_chunk if chunks > _MOST_CHUNKS else middle_sample)
+            if span is not None:
+                self._schedule.forget_between(*span)
+                self.timing.forget_between(*span)
+        decided = None if self._last is None else self._last.stamp_ns
+        self.timing.gather((self._start_ns, self._end_ns) if self._observations else None, decided)
 
     def _decide_all(self) -> None:
         while self._pending:
@@ -248,10 +280,10 @@ class EpisodeCutter:
             self._own_counts["gap"] += 1
             self._break(tick)
             return
-        self.ticks.append(tick.stamp_ns)
         if self._broken is not None:
             self._mend(tick)
         self._seen_ns = tick.stamp_ns
+        self._seen_ticks.append(tick.stamp_ns)
         for column, age in zip(self._age_columns, tick.ages_ns, strict=True):
             column.append(age)
         event = bisect_right(self._event_times, tick.stamp_ns)
@@ -324,7 +356,7 @@ class EpisodeCutter:
     def _missing_signals(self, start_ns: int, end_ns: int) -> list[str]:
         return [] if self._signals is None else self._signals.missing(start_ns, end_ns)
 
-    def _signals_of(self, ticks: list[int]) -> StepSignals | None:
+    def _signals_of(self, ticks: array[int]) -> StepSignals | None:
         return None if self._signals is None else self._signals.steps(ticks)
 
     def _which_episode(self) -> str:
@@ -339,7 +371,9 @@ class EpisodeCutter:
         """End the episode with the last observation; the action that answered it led nowhere that was seen."""
         steps = len(self._observations) - 1
         observations, actions = self._observations.take(), self._actions.take()
-        ticks, self._ticks = self._ticks, []
+        ticks, self._ticks = self._ticks, array("q")
+        if steps < self._contract.episodes.min_steps:
+            self.timing.close(None)
         if steps < 1:
             return
         self.cuts[why] += 1
@@ -354,6 +388,7 @@ class EpisodeCutter:
         except ContractError as error:
             raise ContractError(f"{self._which_episode()}, {error}") from None
         self._made += 1
+        self.timing.close((self._start_ns, self._end_ns))
         solved_steps = int((masks == 0).sum())
         if terminal:
             masks[-1] = 0.0

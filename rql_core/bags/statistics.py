@@ -24,6 +24,8 @@ Float64 = npt.NDArray[np.float64]
 _LIMIT_SHARE = 1e-3
 # A percentile of 20,000 to 40,000 rows is off by less than half a percent of the rows; 40,000 x 50 numbers are 8 MB.
 _SAMPLE_ROWS = 20_000
+# So many rows are looked at together: an episode of hours is not copied as a whole.
+_BLOCK_ROWS = 20_000
 # In fewer steps a number may well keep its value: a sensor is slow, the robot waits.
 _STUCK_STEPS = 10
 # As many bars as can be told apart in a table's cell.
@@ -51,7 +53,8 @@ class _Moments:
         self.mean, self.squares = np.zeros(self.width), np.zeros(self.width)
         self.minimum_at, self.maximum_at = [Place(0, 0)] * self.width, [Place(0, 0)] * self.width
 
-    def add(self, episode: int, values: Float64) -> None:
+    def add(self, at: Place, values: Float64) -> None:
+        """Count rows, the first of which is at this place."""
         mean, count = values.mean(axis=0), len(values)
         total, offset = self.count + count, mean - self.mean
         self.squares += ((values - mean) ** 2).sum(axis=0) + offset**2 * self.count * count / total
@@ -59,9 +62,9 @@ class _Moments:
         self.count = total
         low, high = values.min(axis=0), values.max(axis=0)
         for column in np.flatnonzero(low < self.minimum):
-            self.minimum_at[column] = Place(episode, int(values[:, column].argmin()))
+            self.minimum_at[column] = Place(at.episode, at.step + int(values[:, column].argmin()))
         for column in np.flatnonzero(high > self.maximum):
-            self.maximum_at[column] = Place(episode, int(values[:, column].argmax()))
+            self.maximum_at[column] = Place(at.episode, at.step + int(values[:, column].argmax()))
         self.minimum, self.maximum = np.minimum(self.minimum, low), np.maximum(self.maximum, high)
 
     def report(self, names: Sequence[str]) -> list[NumberReport]:
@@ -129,29 +132,15 @@ class DatasetStatistics:
     def add(self, episode: Episode) -> None:
         """Count one episode."""
         index = len(self._episodes)
-        observations, actions = episode.observations.astype(np.float64), episode.actions.astype(np.float64)
-        self._observations.add(index, observations)
-        self._actions.add(index, actions)
-        self._observation_sample.add(episode.observations)
-        self._action_sample.add(actions)
-        self._constant.append((observations == observations[0]).all(axis=0) & (episode.steps >= _STUCK_STEPS))
-        lower, upper = self._scale.lower, self._scale.upper
-        margin = _LIMIT_SHARE * (upper - lower)
-        at_limits = (actions <= lower + margin) | (actions >= upper - margin)
-        self._at_limits += at_limits.sum(axis=0)
-        # float32 moves a limit such as 0.1 by less than a millionth of itself.
-        slack = 1e-6 * (upper - lower)
-        self._outside += ((actions < lower - slack) | (actions > upper + slack)).sum(axis=0)
-        jumps = np.abs(np.diff(actions, axis=0))
-        if len(jumps):
-            self._jump_sample.add(jumps)
-            largest = jumps.max(axis=0)
-            for column in np.flatnonzero(largest > self._jumps):
-                self._jumps_at[column] = Place(index, int(jumps[:, column].argmax()) + 1)
-            self._jumps = np.maximum(self._jumps, largest)
-        if len(self._rewards) <= _MOST_REWARDS:
-            values, counts = np.unique(episode.rewards, return_counts=True)
-            self._rewards.update({float(v): int(n) for v, n in zip(values, counts, strict=True)})
+        constant = np.full(self._contract.observation_dim, episode.steps >= _STUCK_STEPS)
+        for first in range(0, episode.steps + 1, _BLOCK_ROWS):
+            rows = episode.observations[first : first + _BLOCK_ROWS]
+            self._observations.add(Place(index, first), rows.astype(np.float64))
+            self._observation_sample.add(rows)
+            constant &= (rows == episode.observations[0]).all(axis=0)
+        self._constant.append(constant)
+        saturated, largest_jump = self._add_actions(index, episode.actions)
+        self._add_rewards(episode.rewards)
         self._episodes.append(
             EpisodeReport(
                 bag=0,
@@ -162,10 +151,47 @@ class DatasetStatistics:
                 solved_steps=episode.solved_steps,
                 terminal=bool(episode.terminal),
                 cut=episode.cut,
-                saturated=float(at_limits.any(axis=1).mean()),
-                largest_jump=float((jumps / (upper - lower)).max()) if len(jumps) else 0.0,
+                saturated=saturated,
+                largest_jump=largest_jump,
             )
         )
+
+    def _add_actions(self, index: int, actions: npt.NDArray[np.float64]) -> tuple[float, float]:
+        """Count an episode's actions; returns the share of steps at a limit, and the largest jump by its range."""
+        lower, upper = self._scale.lower, self._scale.upper
+        margin = _LIMIT_SHARE * (upper - lower)
+        # float32 moves a limit such as 0.1 by less than a millionth of itself.
+        slack = 1e-6 * (upper - lower)
+        saturated, furthest = 0, 0.0
+        for first in range(0, len(actions), _BLOCK_ROWS):
+            rows = actions[first : first + _BLOCK_ROWS]
+            self._actions.add(Place(index, first), rows)
+            self._action_sample.add(rows)
+            at_limits = (rows <= lower + margin) | (rows >= upper - margin)
+            self._at_limits += at_limits.sum(axis=0)
+            saturated += int(at_limits.any(axis=1).sum())
+            self._outside += ((rows < lower - slack) | (rows > upper + slack)).sum(axis=0)
+            before = max(first - 1, 0)
+            jumps = np.abs(np.diff(actions[before : first + _BLOCK_ROWS], axis=0))
+            if not len(jumps):
+                continue
+            self._jump_sample.add(jumps)
+            largest = jumps.max(axis=0)
+            for column in np.flatnonzero(largest > self._jumps):
+                self._jumps_at[column] = Place(index, before + int(jumps[:, column].argmax()) + 1)
+            self._jumps = np.maximum(self._jumps, largest)
+            furthest = max(furthest, float((jumps / (upper - lower)).max()))
+        return saturated / len(actions), furthest
+
+    def _add_rewards(self, rewards: npt.NDArray[np.float32]) -> None:
+        """Count how often each reward was given, until there are too many of them."""
+        for first in range(0, len(rewards), _BLOCK_ROWS):
+            if len(self._rewards) > _MOST_REWARDS:
+                return
+            values, counts = np.unique(rewards[first : first + _BLOCK_ROWS], return_counts=True)
+            # One more than may be listed says that there are too many.
+            pairs = zip(values[: _MOST_REWARDS + 1], counts, strict=False)
+            self._rewards.update({float(value): int(count) for value, count in pairs})
 
     def report(
         self, dataset: str, contract_sha256: str, content_sha256: str, bags: list[BagReport], software: dict[str, str]

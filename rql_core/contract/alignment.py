@@ -62,6 +62,19 @@ class _Inlet:
         self.labels = [self.topic if not reader.partial else f"{self.topic} ({name})" for name in reader.names]
 
 
+@dataclass(frozen=True)
+class _Forgotten:
+    """What was let go: the ticks after `begin_ns` and before `end_ns` cannot be had any more.
+
+    It was supposed that `silent` streams would say nothing stamped at or before `until_ns`.
+    """
+
+    begin_ns: int
+    end_ns: int
+    until_ns: int
+    silent: tuple[int, ...]
+
+
 class TickAssembler:
     """Turns messages of a contract's observation topics into observations on its grid of ticks.
 
@@ -70,8 +83,8 @@ class TickAssembler:
     what was before its reset.
 
     `counts` says what was not used and why: messages that were "duplicate", "out_of_order", "before_start",
-    "clock_jump", "of_other_joints", or "late" (used, but after the tick that they belong to was given out), and
-    "ticks_without_past", whose differences or histories had nothing to look back on.
+    "clock_jump", "of_other_joints", or "late" (used, but after the tick that they belong to was given out, or what else
+    belongs to it was let go), and "ticks_without_past", whose differences or histories had nothing to look back on.
     """
 
     def __init__(self, contract: Contract, starts: Iterable[int] = ()) -> None:
@@ -89,6 +102,10 @@ class TickAssembler:
         self._next_is_fixed = False
         self._given_out_ns: int | None = None
         self._segment = 0
+        self._forgotten: _Forgotten | None = None
+        aligns = [spec.align for spec in contract.observation.topics]
+        self._look_ahead_ns = max(align.look_ahead_ns for align in aligns)
+        self._reach_ns = max(align.max_age_ns if isinstance(align, Hold) else align.tolerance_ns for align in aligns)
         self.reset()
 
     def reset(self, start_ns: int | None = None) -> None:
@@ -104,6 +121,7 @@ class TickAssembler:
             self._set_next(tick_at_or_after(start_ns, self._contract.rate_fraction))
         self._next_is_fixed = start_ns is not None
         self._given_out_ns = None
+        self._forgotten = None
 
     def push(self, topic: str, message: Any, receive_ns: int, *, not_after_ns: int | None = None) -> int | None:
         """Take one message, and return its stamp in ns if it is used; one stamped after `not_after_ns` is refused.
@@ -137,9 +155,15 @@ class TickAssembler:
             first = tick_at_or_after(stamp - inlet.reader.spec.align.reaches_back_ns, self._contract.rate_fraction)
             self._set_next(first if self._next is None else min(first, self._next))
         inlet.newest_ns = stamp if newest is None else max(stamp, newest)
-        if self._given_out_ns is not None and stamp <= self._given_out_ns:
+        if self._is_late(stamp):
             self.counts["late"] += 1
         return stamp
+
+    def _is_late(self, stamp_ns: int) -> bool:
+        if self._given_out_ns is not None and stamp_ns <= self._given_out_ns:
+            return True
+        forgotten = self._forgotten
+        return forgotten is not None and forgotten.begin_ns < stamp_ns <= forgotten.until_ns
 
     def _add_newer(self, inlet: _Inlet, stamp: int, message: Any) -> bool:
         """Take what is newer than what its stream has; where nothing is, say why in `counts` and return False."""
@@ -206,6 +230,10 @@ class TickAssembler:
             stamp = self._next_ns
             self._next_is_fixed = True
             self._given_out_ns = stamp
+            forgotten = self._forgotten
+            if forgotten is not None and forgotten.begin_ns < stamp < forgotten.end_ns:
+                ticks.append(self._lost(self._next, stamp, forgotten))
+                continue
             begin, end = self._segment_at(stamp)
             found = [stream.at(stamp, begin, end) for stream in streams]
             samples = [sample for sample in found if sample is not None]
@@ -223,6 +251,44 @@ class TickAssembler:
                 ticks.append(Tick(self._next, stamp, None, tuple(self._labels[at] for at in absent)))
                 self._set_next(self._skip(self._next, [streams[at] for at in absent], now_ns))
         return ticks
+
+    def waiting(self) -> tuple[int, int]:
+        """How many samples are kept, and the stamp in the middle of the longest stream, 0 where there are none."""
+        longest = max((stream.samples for stream in self._streams), key=len)
+        middle = longest[len(longest) // 2][0] if longest else 0
+        return sum(len(stream.samples) for stream in self._streams), middle
+
+    def forget_waiting(self, until_ns: int) -> tuple[int, int] | None:
+        """Let go of what waits for a silent topic, supposing that its next message is stamped after `until_ns`.
+
+        For a conversion, where it bounds the memory. The ticks that the topic's last message still reaches are kept, as
+        is all that the ticks from its next one on need: where it was right nothing is changed, and where it was not
+        the message is counted "late", and its ticks are missing. Returns after and before which times there are
+        no ticks any more, in ns; None where nothing can be let go.
+        """
+        end = until_ns - self._look_ahead_ns
+        forgotten = self._forgotten
+        if self._next is None:
+            begin = 0
+        elif forgotten is not None and forgotten.end_ns > self._next_ns:
+            begin = forgotten.begin_ns
+        else:
+            begin = self._next_ns + self._reach_ns + self._look_ahead_ns + 2 * self._contract.period_ns
+        if end <= begin:
+            return None
+        silent = [at for at, s in enumerate(self._streams) if s.newest_ns is None or s.newest_ns < until_ns]
+        self._forgotten = _Forgotten(begin, end, until_ns, tuple(silent))
+        for stream in self._streams:
+            stream.forget_between(begin, end)
+        return begin, end
+
+    def _lost(self, index: int, stamp_ns: int, forgotten: _Forgotten) -> Tick:
+        """A tick of which too much was let go; the next is the first at which those that were silent can be there."""
+        self._builder.reset()
+        after = self._skip(index, [self._streams[at] for at in forgotten.silent], None)
+        self._set_next(max(after, tick_at_or_after(forgotten.end_ns, self._contract.rate_fraction)))
+        self._given_out_ns = forgotten.end_ns - 1
+        return Tick(index, stamp_ns, None, tuple(self._labels[at] for at in forgotten.silent))
 
     def _reached(self, stamp_ns: int) -> bool:
         """Whether every stream has a message at or after the time."""

@@ -8,6 +8,7 @@ what joint_trajectory_controller takes: a point says what is reached at its time
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -130,6 +131,18 @@ class CommandSchedule:
         current = self.chunk_at(time_ns)
         if current is not None:
             self._chunks = self._chunks[self._chunks.index(current) :]
+
+    def waiting(self) -> tuple[int, int]:
+        """How many chunks are kept, and the stamp in their middle, 0 of none."""
+        chunks = self._chunks
+        return len(chunks), chunks[len(chunks) // 2].stamp_ns if chunks else 0
+
+    def forget_between(self, begin_ns: int, end_ns: int) -> None:
+        """Drop the chunks that only a question about a time after `begin_ns` and before `end_ns` can need."""
+        stamps = [chunk.stamp_ns for chunk in self._chunks]
+        first, last = bisect_right(stamps, begin_ns), bisect_right(stamps, end_ns) - 1
+        if last > first:
+            del self._chunks[first:last]
 
 
 def check_publishable(contract: Contract) -> None:

@@ -7,8 +7,10 @@ come can change what belongs to the tick; that holds for every alignment here, a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
+from operator import itemgetter
 
 from rql_core.contract.fields import Numbers
 from rql_core.contract.observation_schema import Hold, Linear, Nearest
@@ -39,6 +41,14 @@ class Stream(ABC):
     def chance_after(self, tick_ns: int) -> int | None:
         """A time before which no later tick can have anything, where this one has nothing; None where all may come."""
         return next((stamp for stamp, _ in self.samples if stamp > tick_ns), None)
+
+    def forget_between(self, begin_ns: int, end_ns: int) -> None:
+        """Let go of what only a tick after `begin_ns` and before `end_ns` can need."""
+        samples = list(self.samples)
+        first = bisect_right(samples, begin_ns, key=itemgetter(0)) + 1
+        last = bisect_right(samples, end_ns, key=itemgetter(0)) - 1
+        if last > first:
+            self.samples = deque(samples[:first] + samples[last:])
 
     def _forget_before(self, tick_ns: int) -> None:
         """Let go of all but the newest sample at or before the tick."""

@@ -159,7 +159,7 @@ class DatasetWriter:
         for name, (array, shape) in expected.items():
             _check(f"{self.path}: episode {self.episodes}", name, array, shape)
             self._hash.update(f"{name}{shape}".encode())
-            self._hash.update(np.ascontiguousarray(array).tobytes())
+            self._hash.update(np.ascontiguousarray(array).data)
         ends = np.zeros(steps, dtype=np.bool_)
         ends[-1] = True
         never = np.zeros(steps, dtype=np.bool_)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from array import array
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ import pytest
 from pydantic import TypeAdapter
 from synthetic import CONTRACT, PERIOD_NS, START_NS, Recording, action_message, contract_text, pose, record
 
-from rql_core.bags import ConversionReport, convert
+from rql_core.bags import ConversionReport, convert, statistics
 from rql_core.bags.episodes import Episode
-from rql_core.bags.report import BagReport
+from rql_core.bags.report import BagReport, Place
 from rql_core.bags.statistics import DatasetStatistics, _Sample
-from rql_core.bags.timing import BagTiming, TopicReport
 from rql_core.cli import main
 from rql_core.contract import parse_contract
 
@@ -42,37 +40,6 @@ def moved(recording: Recording, tool: dict[int, tuple[float, float, float]]) -> 
     recording.drop("/tool_pose", list(tool))
     for tick, xyz in tool.items():
         recording.add("/tool_pose", recording.stamp(tick), pose(recording.stamp(tick), xyz))
-
-
-def test_topics_are_summed_up_by_their_stamps() -> None:
-    # 100 ms apart, but for one that is 300 ms after the one before it: two are missing.
-    stamps = array("q", [START_NS + t * MS for t in (0, 100, 200, 500, 600, 700)])
-    delays = array("q", [t * MS for t in (5, 5, 5, 5, 5, 25)])
-    report = TopicReport.of("/t", stamps, array("q", [0, 10 * MS, 20 * MS, 30 * MS]), delays)
-    assert report.rate_hz == pytest.approx(10.0)
-    assert report.longest_period_s == pytest.approx(0.3)
-    assert report.drops == 2
-    assert report.median_age_s == pytest.approx(0.015)
-    assert report.longest_age_s == pytest.approx(0.03)
-    assert report.p95_age_s == pytest.approx(0.0285)
-    assert report.offset_s == pytest.approx(0.005)
-    assert report.offset_spread_s == pytest.approx(0.015)
-    silent = TopicReport.of("/t", array("q"), None)
-    assert (silent.messages_used, silent.rate_hz, silent.drops, silent.offset_s) == (0, None, None, None)
-
-
-def test_an_episode_is_charged_with_its_own_pauses_and_ages_alone() -> None:
-    stamps = {"/t": array("q", [t * MS for t in (0, 100, 200, 500, 600, 700, 1500, 1600)])}
-    ticks = array("q", [t * MS for t in (600, 700, 100, 200)])  # the clock was set back between two episodes
-    ages = {"/t": array("q", [t * MS for t in (6, 7, 1, 2)])}
-    timing = BagTiming(stamps, ages, ticks, {"/t": array("q", [t * MS for t in (1, 1, 1, 9, 9, 9, 9, 9)])})
-    (first,) = timing.episode(100 * MS, 200 * MS)
-    assert (first.messages, first.drops, first.longest_gap_s, first.median_age_s) == (2, 0, 0.1, 0.0015)
-    (second,) = timing.episode(210 * MS, 700 * MS)
-    # The pause begins with the message in force at the episode's start.
-    assert (second.messages, second.drops, second.longest_gap_s) == (4, 2, 0.3)
-    assert second.median_age_s == pytest.approx(0.0065)
-    assert second.offset_s == pytest.approx(0.009)
 
 
 def test_faults_of_a_recording_are_found_where_they_are(tmp_path: Path) -> None:
@@ -223,22 +190,25 @@ def test_the_sample_is_even_and_bounded(size: int) -> None:
     assert len(rows) == 32_500
 
 
-def test_numbers_do_not_depend_on_how_episodes_are_cut() -> None:
+@pytest.mark.parametrize("rows", [20_000, 7])
+def test_numbers_do_not_depend_on_how_episodes_are_cut(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor on how many rows are looked at together."""
+    monkeypatch.setattr(statistics, "_BLOCK_ROWS", rows)
     rng = np.random.default_rng(0)
     contract = parse_contract(CONTRACT)
     values: Any = rng.normal(size=(401, 7)).astype(np.float32)
     actions = rng.uniform(-1, 1, (400, 2))
 
     def gathered(cuts: list[int]) -> ConversionReport:
-        statistics = DatasetStatistics(contract)
+        made = DatasetStatistics(contract)
         for first, last in pairwise(cuts):
             steps = last - first
             rewards, masks = np.full(steps, -1, np.float32), np.ones(steps, np.float32)
             span = (first * PERIOD_NS, last * PERIOD_NS)
             part = values[first : last + 1], actions[first:last], rewards, masks
-            statistics.add(Episode(*part, False, *span, "marker", 0))
+            made.add(Episode(*part, False, *span, "marker", 0))
         bag = BagReport("bag", {}, [], 0, 0.0, len(cuts) - 1, 400, {}, {}, [])
-        return statistics.report("arm-v0", "", "", [bag], {})
+        return made.report("arm-v0", "", "", [bag], {})
 
     whole, pieces = gathered([0, 400]), gathered([0, 13, 200, 201, 400])
     for one, other in zip(whole.actions, pieces.actions, strict=True):
@@ -247,3 +217,26 @@ def test_numbers_do_not_depend_on_how_episodes_are_cut() -> None:
         assert (one.minimum, one.maximum, one.histogram) == (other.minimum, other.maximum, other.histogram)
     assert [each.mean for each in whole.observations] == pytest.approx(values.mean(axis=0).tolist(), abs=1e-6)
     assert whole.mean_reward == pieces.mean_reward == -1.0
+    assert whole.rewards == pieces.rewards == {"-1": 400}
+    jumps = np.abs(np.diff(actions, axis=0))
+    for column, action in enumerate(whole.actions):
+        assert action.largest_jump == jumps[:, column].max()
+        assert action.largest_jump_at == Place(0, int(jumps[:, column].argmax()) + 1)
+        assert action.maximum_at == Place(0, int(actions[:, column].argmax()))
+    for column, number in enumerate(whole.observations):
+        assert number.minimum_at == Place(0, int(values[:, column].argmin()))
+    low, high = np.array([-2.0, -2.0]), np.array([2.0, 4.0])
+    assert whole.each_episode[0].largest_jump == (jumps / (high - low)).max()
+
+
+def test_rewards_without_number_are_not_listed() -> None:
+    contract = parse_contract(CONTRACT)
+    few, many = DatasetStatistics(contract), DatasetStatistics(contract)
+    for gathered, kinds in ((few, 12), (many, 13)):
+        steps = 39
+        rewards = (np.arange(steps) % kinds).astype(np.float32)
+        arrays = np.zeros((steps + 1, 7), np.float32), np.zeros((steps, 2)), rewards, np.ones(steps, np.float32)
+        gathered.add(Episode(*arrays, False, 0, steps * PERIOD_NS, "marker", 0))
+        bag = BagReport("bag", {}, [], 0, 0.0, 1, steps, {}, {}, [])
+        found = gathered.report("arm-v0", "", "", [bag], {}).rewards
+        assert len(found) == (12 if kinds == 12 else 0)
