@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -30,6 +31,8 @@ from rql_core.contract.time import NANOSECONDS
 from rql_core.errors import BagError
 
 _METADATA = "metadata.yaml"
+# Folders that this project and rosbags make for copies of a bag's files.
+_COPIES = re.compile(rf"{re.escape(tempfile.gettempdir())}/(?:rql_bag_|tmp)\w+/")
 _KINDS = "a bag directory, a directory of bags, or a .mcap, .db3 or .bag file"
 
 
@@ -324,9 +327,17 @@ class BagReader:
         return recovered.path
 
     def _damaged(self, error: Exception) -> BagError:
-        reason = str(error) if isinstance(error, BagError) else _one_line(error)
+        reason = self._without_copies(str(error) if isinstance(error, BagError) else _one_line(error))
         repair = "run `rosbag reindex` on it" if self.path.suffix == ROS1_SUFFIX else "use recover_bag (rql recover)"
         return BagError(f"{self.path}: damaged or no bag: {reason}; copy it again, or {repair} to keep what is whole")
+
+    def _without_copies(self, reason: str) -> str:
+        """The reason without the temporary folders of unpacked or completed copies, which are gone when it is read."""
+        folders = set(_COPIES.findall(reason))
+        for folder in folders:
+            if not str(self.path.absolute()).startswith(folder):
+                reason = reason.replace(folder, "")
+        return reason
 
 
 def _topics(bag: OpenBag) -> dict[str, BagTopic]:
