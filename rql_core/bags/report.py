@@ -43,6 +43,18 @@ class BagReport:
 
 
 @dataclass(frozen=True)
+class SkippedBag:
+    """A bag that is not in the dataset, because it is damaged or does not keep to the contract: `error` says how.
+
+    `sha256`: the hashes of its storage files when it was read.
+    """
+
+    path: str
+    sha256: dict[str, str]
+    error: str
+
+
+@dataclass(frozen=True)
 class Place:
     """A step of an episode, both counted from 0."""
 
@@ -128,7 +140,10 @@ class Bound:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion read, left out and wrote. Returns are undiscounted sums of an episode's rewards."""
+    """What a conversion read, left out and wrote. Returns are undiscounted sums of an episode's rewards.
+
+    `bags` are those that were converted, `skipped` the others, which there are only where `bad_bags` is "skip".
+    """
 
     dataset: str
     contract: str
@@ -154,6 +169,8 @@ class ConversionReport:
     each_episode: list[EpisodeReport] = field(default_factory=list)
     bounds: list[Bound] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    bad_bags: str = "stop"
+    skipped: list[SkippedBag] = field(default_factory=list)
 
     @property
     def broken(self) -> list[Bound]:
@@ -181,6 +198,11 @@ class ConversionReport:
             f"({self.lowest_return:.4g} to {self.highest_return:.4g})",
             "",
         ]
+        if self.skipped:
+            lines += [
+                f"SKIPPED {len(self.skipped)} of {len(self.skipped) + len(self.bags)} bags, which cannot be used:"
+            ]
+            lines += [*(f"  {each.error}" for each in self.skipped), ""]
         lines += [f"{'PAST BOUND' if each.kind == 'bound' else 'look at'}: {each.text}" for each in self.findings]
         lines += [""] if self.findings else []
         for bag in self.bags:

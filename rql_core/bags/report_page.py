@@ -13,7 +13,7 @@ from rql_core.bags.report import ConversionReport, EpisodeReport
 from rql_core.bags.report_html import FOLDED, counted, folded, table
 from rql_core.bags.report_pictures import Row, bar_chart, episode_rows, group_size
 from rql_core.bags.report_style import EXPLANATION, STYLE
-from rql_core.bags.report_tables import actions, bags, dropped, every_episode, features, topics
+from rql_core.bags.report_tables import actions, bags, dropped, every_episode, features, skipped, topics
 
 
 def report_page(report: ConversionReport) -> str:
@@ -30,6 +30,7 @@ def report_page(report: ConversionReport) -> str:
         features(report),
         actions(report),
         _labels(report),
+        skipped(report),
         dropped(report),
         bags(report),
         every_episode(report),
@@ -47,17 +48,18 @@ def report_page(report: ConversionReport) -> str:
 
 def _lead(report: ConversionReport) -> str:
     seconds = sum(episode.seconds for episode in report.each_episode)
+    others = f" (of {len(report.bags) + len(report.skipped)})" if report.skipped else ""
     long = f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
     return (
         f"<p>{counted(report.episodes, 'episode')}, {report.steps:,} steps, {long} at {report.rate:g} Hz, from "
-        f"{counted(len(report.bags), 'bag')} by the contract <b>{escape(report.contract)}</b>.</p>"
+        f"{counted(len(report.bags), 'bag')}{others} by the contract <b>{escape(report.contract)}</b>.</p>"
     )
 
 
 def _verdict(report: ConversionReport) -> str:
     if not report.bounds:
         return (
-            "<p class='verdict none'><b>No bounds.</b> The contract has no <code>quality</code> block, so nothing was "
+            "<p class='verdict none'><b>No bounds.</b> The contract's <code>quality</code> sets none, so nothing was "
             "tested; below is what stands out.</p>"
         )
     bounds = counted(len(report.bounds), "bound")
