@@ -9,7 +9,6 @@ contract and software. Whoever converted which bag, and however often it was int
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -22,8 +21,8 @@ from rql_core.bags.convert_bag import bag_files, bag_hashes
 from rql_core.bags.engines import EngineName, make_engine
 from rql_core.bags.parts import BadBag, PartFolder, PartTask, inputs_hash, part_key, skipped_key
 from rql_core.bags.reader import find_bags
-from rql_core.bags.report import BagReport, ConversionReport, SkippedBag
-from rql_core.bags.report_page import report_page
+from rql_core.bags.report import REPORT_FILE, BagReport, ConversionReport, SkippedBag
+from rql_core.bags.report_page import report_files
 from rql_core.bags.software import software_versions
 from rql_core.bags.statistics import DatasetStatistics
 from rql_core.contract import Contract
@@ -34,7 +33,6 @@ from rql_core.data.output_lock import OutputLock
 from rql_core.errors import BagError, ConfigError, DatasetError, RqlError
 from rql_core.progress import progress_bar
 
-_REPORT = "report.json"
 # An error line names so many bags where all are bad; one cause most often is behind them all.
 _SHOWN = 3
 
@@ -181,7 +179,7 @@ class _Job:
             keys = [skipped_key(self._key(bag)) if str(bag) in skipped else self._key(bag) for bag in self.bags]
             if metadata["inputs_sha256"] != inputs_hash(keys):
                 raise refusal
-            text = (self.path / _REPORT).read_text(encoding="utf-8")
+            text = (self.path / REPORT_FILE).read_text(encoding="utf-8")
             return TypeAdapter(ConversionReport).validate_json(text)
         except DatasetError as error:
             raise refusal from error
@@ -244,11 +242,7 @@ class _Job:
                     "software": self.software,
                     "inputs_sha256": inputs_hash(keys),
                 },
-                {
-                    _REPORT: json.dumps(report.to_dict(), indent=1) + "\n",
-                    "report.txt": report.text(),
-                    "report.html": report_page(report),
-                },
+                report_files(report),
             )
         return report
 

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from rql_core.bags.timing import EpisodeTopic, TopicReport
 
+# Beside a dataset lies its report in this form, which is read again.
+REPORT_FILE = "report.json"
+
 
 @dataclass(frozen=True)
 class DroppedEpisode:
@@ -139,6 +142,24 @@ class Bound:
 
 
 @dataclass(frozen=True)
+class Relabelling:
+    """How a dataset was made of another one, without bags: by which reward, and what that changed.
+
+    `given`: the reward as it was asked for. `changed_steps` have another reward or mask than before; returns are means
+    over episodes. `dropped_steps` come after a success that now ends the episode, or lie in dropped episodes.
+    """
+
+    parent: str
+    parent_content_sha256: str
+    given: str
+    changed_steps: int
+    mean_return_before: float
+    mean_return: float
+    dropped_episodes: int
+    dropped_steps: int
+
+
+@dataclass(frozen=True)
 class ConversionReport:
     """What a conversion read, left out and wrote. Returns are undiscounted sums of an episode's rewards.
 
@@ -171,6 +192,7 @@ class ConversionReport:
     findings: list[Finding] = field(default_factory=list)
     bad_bags: str = "stop"
     skipped: list[SkippedBag] = field(default_factory=list)
+    relabelled: Relabelling | None = None
 
     @property
     def broken(self) -> list[Bound]:
@@ -198,6 +220,9 @@ class ConversionReport:
             f"({self.lowest_return:.4g} to {self.highest_return:.4g})",
             "",
         ]
+        if self.relabelled:
+            made = self.relabelled
+            lines += [f"relabelled from {made.parent} by {made.given}: {made.changed_steps} steps differ", ""]
         if self.skipped:
             lines += [
                 f"SKIPPED {len(self.skipped)} of {len(self.skipped) + len(self.bags)} bags, which cannot be used:"

@@ -205,7 +205,7 @@ def test_a_bag_that_was_mended_is_read_when_an_interrupted_run_goes_on(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(convert_module(), "report_page", lambda report: 1 / 0)
+        patch.setattr(convert_module(), "report_files", lambda report: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             converted(place)
     assert (place / ".arm-v0.parts").exists()
