@@ -14,7 +14,6 @@ from typing import Any
 import tyro
 from tyro.conf import OmitSubcommandPrefixes
 
-from rql_core.commands.check_contract import CheckContract
 from rql_core.commands.compare import Compare
 from rql_core.commands.contract import Contract
 from rql_core.commands.convert import Convert
@@ -43,7 +42,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "compare": Compare,
     "report": Report,
     "contract": Contract,
-    "check-contract": CheckContract,
     "demo": Demo,
 }
 

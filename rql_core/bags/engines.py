@@ -1,7 +1,7 @@
 """Where bags are converted: in this process, in several, or on the machines of a Ray cluster.
 
-An engine takes tasks and yields (index, part) in the order in which they end. Which engine it was cannot be seen in
-the dataset: parts are made by one function, and put together in the order of the bags.
+An engine takes tasks and yields (index, part or bad bag) in the order in which they end. Which engine it was cannot be
+seen in the dataset: parts are made by one function, and put together in the order of the bags.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from rql_core.bags.parts import Part, PartTask, make_part
+from rql_core.bags.parts import BadBag, Part, PartTask, make_part
 from rql_core.bags.software import software_versions
 from rql_core.errors import ConfigError, RqlError
 from rql_core.workers import WorkerError, WorkerPool
@@ -19,7 +19,7 @@ from rql_core.workers import WorkerError, WorkerPool
 EngineName = Literal["local", "ray"]
 ENGINES: tuple[EngineName, ...] = ("local", "ray")
 
-Engine = Callable[[Sequence[PartTask]], Iterator[tuple[int, Part]]]
+Engine = Callable[[Sequence[PartTask]], Iterator[tuple[int, Part | BadBag]]]
 # (index of the task, share of its messages that was read)
 TaskShare = Callable[[int, float], None]
 
@@ -43,17 +43,17 @@ def make_engine(name: EngineName, workers: int | None, address: str | None, shar
     return partial(_here, share_done) if workers in (None, 1) else partial(_in_processes, workers or 1)
 
 
-def _here(share_done: TaskShare, tasks: Sequence[PartTask]) -> Iterator[tuple[int, Part]]:
+def _here(share_done: TaskShare, tasks: Sequence[PartTask]) -> Iterator[tuple[int, Part | BadBag]]:
     for index, task in enumerate(tasks):
         yield index, make_part(task, software_versions(), partial(share_done, index))
 
 
-def _in_processes(workers: int, tasks: Sequence[PartTask]) -> Iterator[tuple[int, Part]]:
+def _in_processes(workers: int, tasks: Sequence[PartTask]) -> Iterator[tuple[int, Part | BadBag]]:
     with WorkerPool(_make_runner, workers) as pool:
         yield from pool.run(tasks)
 
 
-def _make_runner() -> Callable[[PartTask], Part]:
+def _make_runner() -> Callable[[PartTask], Part | BadBag]:
     return partial(make_part, software=software_versions())
 
 
@@ -70,7 +70,7 @@ def _ray() -> Any:
 
 def _on_ray(
     ray: Any, address: str | None, workers: int | None, tasks: Sequence[PartTask]
-) -> Iterator[tuple[int, Part]]:
+) -> Iterator[tuple[int, Part | BadBag]]:
     """One Ray task a bag. A cluster that was joined or started here is left or stopped at the end, whatever happens."""
     started = not ray.is_initialized()
     if started:
@@ -89,7 +89,7 @@ def _on_ray(
             ray.shutdown()
 
 
-def _ray_tasks(ray: Any, workers: int | None, tasks: Sequence[PartTask]) -> Iterator[tuple[int, Part]]:
+def _ray_tasks(ray: Any, workers: int | None, tasks: Sequence[PartTask]) -> Iterator[tuple[int, Part | BadBag]]:
     # A bag that stops the conversion would stop it again, and a machine that died is named rather than hidden.
     remote = ray.remote(max_retries=0)(answer)
     waiting = iter(enumerate(tasks))
@@ -126,7 +126,7 @@ def _ray_tasks(ray: Any, workers: int | None, tasks: Sequence[PartTask]) -> Iter
             ray.cancel(reference, force=True)
 
 
-def answer(task: PartTask) -> tuple[Part | None, RqlError | str | None, str | None]:
+def answer(task: PartTask) -> tuple[Part | BadBag | None, RqlError | str | None, str | None]:
     """What a Ray worker does with a task: the part, or the error as plain data, as in `rql_core.workers`."""
     try:
         return make_part(task, software_versions()), None, None

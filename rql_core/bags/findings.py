@@ -52,6 +52,7 @@ def check_bounds(quality: Quality | None, action_topic: str, report: ConversionR
         "max_outliers": _worst(_Worst(number.outliers, number.name) for number in report.observations),
         "max_dead_features": _Worst(len(dead := _dead(report)), ", ".join(dead) or "none"),
         "max_dropped_share": _Worst(report.dropped_share, "steps in dropped episodes"),
+        "max_skipped_bags": _Worst(len(report.skipped), ", ".join(each.path for each in report.skipped) or "none"),
         "min_episodes": _Worst(report.episodes, "episodes in the dataset"),
     }
     bounds = []
@@ -69,7 +70,14 @@ def find_remarks(report: ConversionReport) -> list[Finding]:
         Finding("bound", f"{each.name} is {each.value:.4g}, its bound is {each.bound:g}: {each.where}")
         for each in report.broken
     ]
-    return [*broken, *_about_labels(report), *_about_topics(report), *_about_numbers(report), *_about_actions(report)]
+    return [
+        *broken,
+        *_about_bags(report),
+        *_about_labels(report),
+        *_about_topics(report),
+        *_about_numbers(report),
+        *_about_actions(report),
+    ]
 
 
 def drop_shares(report: ConversionReport) -> dict[str, float]:
@@ -112,6 +120,12 @@ def _jump(action: NumberReport) -> _Worst:
 
 def _dead(report: ConversionReport) -> list[str]:
     return [number.name for number in report.observations if number.dead]
+
+
+def _about_bags(report: ConversionReport) -> Iterator[Finding]:
+    if report.skipped:
+        read = len(report.bags) + len(report.skipped)
+        yield Finding("remark", f"{len(report.skipped)} of {read} bags cannot be used and were skipped; see below why.")
 
 
 def _about_labels(report: ConversionReport) -> Iterator[Finding]:

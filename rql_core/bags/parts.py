@@ -26,12 +26,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from rql_core.bags.convert_bag import ShareDone, bag_files, bag_hashes, convert_bag, file_hash
 from rql_core.bags.episodes import Episode
-from rql_core.bags.report import BagReport
+from rql_core.bags.message_types import read_definitions
+from rql_core.bags.reader import METADATA
+from rql_core.bags.recover import storage_files
+from rql_core.bags.report import BagReport, SkippedBag
+from rql_core.bags.scan import SQLITE_SIDE_FILES
+from rql_core.bags.skipping import is_the_bags_own
 from rql_core.contract.load import parse_contract
 from rql_core.errors import BagError, ConfigError, DatasetError
 
 # Written into every key: parts of another layout are made anew.
-_LAYOUT = 2
+_LAYOUT = 3
 _HEAD = "part.json"
 
 
@@ -46,8 +51,19 @@ class Part:
 
 
 @dataclass(frozen=True)
+class BadBag:
+    """A bag of which no part could be made, and the key that its part would have had."""
+
+    key: str
+    skipped: SkippedBag
+
+
+@dataclass(frozen=True)
 class PartTask:
-    """One bag to be made a part in `folder`; `known` is what an earlier run made of it. Plain data, to be sent away."""
+    """One bag to be made a part in `folder`; `known` is what an earlier run made of it. Plain data, to be sent away.
+
+    `skip_bad`: a bag that is damaged or does not keep to the contract is an answer and no error.
+    """
 
     bag: str
     contract_text: str
@@ -55,6 +71,7 @@ class PartTask:
     software: dict[str, str]
     known: Part | None = None
     definitions: tuple[str, ...] = ()
+    skip_bad: bool = False
 
 
 def part_key(
@@ -64,12 +81,13 @@ def part_key(
     software: Mapping[str, str],
     definitions: Sequence[str] = (),
 ) -> str:
-    """The hash of all that decides what is in a part."""
+    """The hash of all that decides what is in a part, with the small files that belong to the bag's.
+
+    Raises BagError when one of those, or a definition, cannot be read.
+    """
     contract = hashlib.sha256(contract_text.encode()).hexdigest()
     made_of = {"layout": _LAYOUT, "bag": bag, "files": hashes, "contract": contract, "software": software}
-    metadata = Path(bag) / "metadata.yaml"
-    if metadata.is_file():  # it says which of the files are read, and how they are compressed
-        made_of["metadata"] = file_hash(metadata)
+    made_of["beside"] = {file.name: file_hash(file) for file in _files_beside(Path(bag))}
     if definitions:
         made_of["definitions"] = [
             file_hash(file)
@@ -79,8 +97,8 @@ def part_key(
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
-def make_part(task: PartTask, software: Mapping[str, str], share_done: ShareDone = lambda share: None) -> Part:
-    """Convert the bag of `task` to its part, or find that it was done already.
+def make_part(task: PartTask, software: Mapping[str, str], share_done: ShareDone = lambda share: None) -> Part | BadBag:
+    """Convert the bag of `task` to its part, or find that it was done already; BadBag where the task says to skip it.
 
     `software` is that of this process. Raises BagError, DatasetError where the part cannot be written, and ConfigError
     where this machine has other software than the one that asked.
@@ -94,6 +112,8 @@ def make_part(task: PartTask, software: Mapping[str, str], share_done: ShareDone
     if task.known is not None and task.known.key == key and file.exists() and file_hash(file) == task.known.sha256:
         return task.known
     contract = parse_contract(task.contract_text)
+    # Definitions that cannot be read are the contract's fault and not that of the bags, which would all be skipped.
+    read_definitions(task.definitions)
     # Two machines, or a process that outlives its parent by a moment, never write the same file.
     partial = folder / f".{key}.{socket.gethostname()}.{os.getpid()}"
     try:
@@ -104,6 +124,11 @@ def make_part(task: PartTask, software: Mapping[str, str], share_done: ShareDone
             raise BagError(f"{bag}: changed while it was read; convert it when nothing writes it any more")
         part = Part(key, file_hash(partial), report.episodes, report.steps)
         partial.rename(file)
+    except BagError as error:
+        if not (task.skip_bad and is_the_bags_own(error)):
+            raise
+        _states(bag)  # a bag that is gone is nothing to skip: this raises
+        return BadBag(key, SkippedBag(task.bag, hashes, str(error)))
     except OSError as error:
         raise DatasetError(
             f"{file}: cannot be written: {error.strerror or error}; is the disk full, or the directory read-only?"
@@ -197,6 +222,7 @@ class PartFolder:
         self.path = output.parent / f".{output.name}.parts"
         self._manifest = self.path / "manifest.json"
         self.parts: dict[str, Part] = {}
+        self.bad: dict[str, BadBag] = {}
 
     def open(self) -> None:
         """Make the folder, or take over what a run before this one has finished. Raises DatasetError."""
@@ -210,8 +236,14 @@ class PartFolder:
         except OSError as error:
             raise DatasetError(f"{self.path}: cannot be made: {error.strerror}") from None
 
-    def add(self, bag: str, part: Part) -> None:
-        """Note that a bag's part is finished. Raises DatasetError when the manifest cannot be written."""
+    def add(self, bag: str, part: Part | BadBag) -> None:
+        """Note that a bag's part is finished, or that it has none. Raises DatasetError when that cannot be written.
+
+        Bad bags are remembered until this process ends and no longer: the next run looks whether they were mended.
+        """
+        if isinstance(part, BadBag):
+            self.bad[bag] = part
+            return
         if self.parts.get(bag) == part:
             return
         if not part_file(self.path, part.key).exists():
@@ -250,8 +282,23 @@ class PartFolder:
 
 
 def inputs_hash(keys: Sequence[str]) -> str:
-    """The hash of all bags, contract and software that a dataset was made of, by the parts' keys in their order."""
+    """The hash of all bags, contract and software that a dataset was made of, by the keys of the bags in their order.
+
+    The key of a bag that was skipped is `skipped_key` of what its part would have had.
+    """
     return hashlib.sha256("".join(keys).encode()).hexdigest()
+
+
+def skipped_key(key: str) -> str:
+    """What stands for a skipped bag among the keys: it is no part of the dataset, but decided about it."""
+    return f"skipped {key}"
+
+
+def _files_beside(bag: Path) -> list[Path]:
+    """What decides how a bag's files are read: its metadata, and the journals of its databases."""
+    folder = bag if bag.is_dir() else bag.parent
+    journals = [Path(f"{file}{end}") for file in storage_files(bag) for end in SQLITE_SIDE_FILES]
+    return [file for file in (folder / METADATA, *journals) if file.is_file()]
 
 
 def _entry(index: int) -> str:

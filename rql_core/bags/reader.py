@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -29,7 +30,9 @@ from rql_core.bags.storages import OpenBag, Storage, open_bag
 from rql_core.contract.time import NANOSECONDS
 from rql_core.errors import BagError
 
-_METADATA = "metadata.yaml"
+METADATA = "metadata.yaml"
+# Folders that this project and rosbags make for copies of a bag's files.
+_COPIES = re.compile(rf"{re.escape(tempfile.gettempdir())}/(?:rql_bag_|tmp)\w+/")
 _KINDS = "a bag directory, a directory of bags, or a .mcap, .db3 or .bag file"
 
 
@@ -60,9 +63,7 @@ def find_bags(paths: Iterable[Path | str]) -> list[Path]:
             raise BagError(f"{given}: does not exist; give {_KINDS}")
         bags = [bag for start in starts for bag in _bags_below(start)]
         if not bags:
-            raise BagError(
-                f"{given}: no bag there; expected a directory with {_METADATA}, or .mcap, .db3 or .bag files"
-            )
+            raise BagError(f"{given}: no bag there; expected a directory with {METADATA}, or .mcap, .db3 or .bag files")
         for bag in bags:
             found.setdefault(bag.resolve(), bag)
     return list(found.values())
@@ -71,7 +72,7 @@ def find_bags(paths: Iterable[Path | str]) -> list[Path]:
 def _bags_below(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix in (*STORAGE_SUFFIXES, ROS1_SUFFIX) or is_packed(path) else []
-    if (path / _METADATA).exists():
+    if (path / METADATA).exists():
         return [path]
     files = storage_files(path, packed=True)
     # rosbag2 names the files of a bag after its directory: these belong together and lack only the metadata.
@@ -140,7 +141,7 @@ class BagReader:
         self._check(wanted)
         topics = frozenset(wanted if only is None else [only])
         decoders = [self._decoders(storage, topics) for storage in self._bag.storages]
-        counts = dict.fromkeys(topics, 0)
+        counts = dict.fromkeys(sorted(topics), 0)
 
         def decoded(storage: Storage, decoders: dict[int, Callable[[bytes], Any]]) -> Iterator[tuple[str, int, Any]]:
             connections = [each for each in storage.connections if each.topic in topics]
@@ -161,7 +162,7 @@ class BagReader:
         CDR behind its four bytes of encapsulation, or ROS 1's own form (see `ros1`). Raises BagError as it iterates.
         """
         chosen = frozenset(self.topics if topics is None else topics)
-        counts = dict.fromkeys(chosen, 0)
+        counts = dict.fromkeys(sorted(chosen), 0)
 
         def raw(storage: Storage) -> Iterator[tuple[str, int, bytes]]:
             connections = [each for each in storage.connections if each.topic in chosen]
@@ -215,8 +216,8 @@ class BagReader:
         if not source.is_dir() or not passed:
             return []
         return [
-            f"not read, because {_METADATA} does not list it: {', '.join(passed)}; if it belongs to the bag, move "
-            f"{_METADATA} away, and all files are read"
+            f"not read, because {METADATA} does not list it: {', '.join(passed)}; if it belongs to the bag, move "
+            f"{METADATA} away, and all files are read"
         ]
 
     def _check(self, wanted: Mapping[str, str]) -> None:
@@ -293,9 +294,9 @@ class BagReader:
             return self.path
         folder = self.path if self.path.is_dir() else self.path.parent
         files = storage_files(self.path, packed=True)
-        closed = (folder / _METADATA).exists()
+        closed = (folder / METADATA).exists()
         if not files and not closed:
-            raise BagError(f"{self.path}: no bag there; expected {_METADATA} and .mcap or .db3 files")
+            raise BagError(f"{self.path}: no bag there; expected {METADATA} and .mcap or .db3 files")
         cut = [file for file in files if file.suffix == ".mcap" and not _has_end(file)]
         if cut and closed:
             raise BagError(
@@ -324,9 +325,17 @@ class BagReader:
         return recovered.path
 
     def _damaged(self, error: Exception) -> BagError:
-        reason = str(error) if isinstance(error, BagError) else _one_line(error)
+        reason = self._without_copies(str(error) if isinstance(error, BagError) else _one_line(error))
         repair = "run `rosbag reindex` on it" if self.path.suffix == ROS1_SUFFIX else "use recover_bag (rql recover)"
         return BagError(f"{self.path}: damaged or no bag: {reason}; copy it again, or {repair} to keep what is whole")
+
+    def _without_copies(self, reason: str) -> str:
+        """The reason without the temporary folders of unpacked or completed copies, which are gone when it is read."""
+        folders = set(_COPIES.findall(reason))
+        for folder in folders:
+            if not str(self.path.absolute()).startswith(folder):
+                reason = reason.replace(folder, "")
+        return reason
 
 
 def _topics(bag: OpenBag) -> dict[str, BagTopic]:

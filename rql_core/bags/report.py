@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from rql_core.bags.timing import EpisodeTopic, TopicReport
 
+# Beside a dataset lies its report in this form, which is read again.
+REPORT_FILE = "report.json"
+
 
 @dataclass(frozen=True)
 class DroppedEpisode:
@@ -40,6 +43,18 @@ class BagReport:
     start_ns: int = 0
     episode_topics: list[list[EpisodeTopic]] = field(default_factory=list)
     dropped: list[DroppedEpisode] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SkippedBag:
+    """A bag that is not in the dataset, because it is damaged or does not keep to the contract: `error` says how.
+
+    `sha256`: the hashes of its storage files when it was read.
+    """
+
+    path: str
+    sha256: dict[str, str]
+    error: str
 
 
 @dataclass(frozen=True)
@@ -127,8 +142,29 @@ class Bound:
 
 
 @dataclass(frozen=True)
+class Relabelling:
+    """How a dataset was made of another one, without bags: by which reward, and what that changed.
+
+    `given`: the reward as it was asked for. `changed_steps` have another reward or mask than before; returns are means
+    over episodes. `dropped_steps` come after a success that now ends the episode, or lie in dropped episodes.
+    """
+
+    parent: str
+    parent_content_sha256: str
+    given: str
+    changed_steps: int
+    mean_return_before: float
+    mean_return: float
+    dropped_episodes: int
+    dropped_steps: int
+
+
+@dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion read, left out and wrote. Returns are undiscounted sums of an episode's rewards."""
+    """What a conversion read, left out and wrote. Returns are undiscounted sums of an episode's rewards.
+
+    `bags` are those that were converted, `skipped` the others, which there are only where `bad_bags` is "skip".
+    """
 
     dataset: str
     contract: str
@@ -154,6 +190,9 @@ class ConversionReport:
     each_episode: list[EpisodeReport] = field(default_factory=list)
     bounds: list[Bound] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    bad_bags: str = "stop"
+    skipped: list[SkippedBag] = field(default_factory=list)
+    relabelled: Relabelling | None = None
 
     @property
     def broken(self) -> list[Bound]:
@@ -181,6 +220,14 @@ class ConversionReport:
             f"({self.lowest_return:.4g} to {self.highest_return:.4g})",
             "",
         ]
+        if self.relabelled:
+            made = self.relabelled
+            lines += [f"relabelled from {made.parent} by {made.given}: {made.changed_steps} steps differ", ""]
+        if self.skipped:
+            lines += [
+                f"SKIPPED {len(self.skipped)} of {len(self.skipped) + len(self.bags)} bags, which cannot be used:"
+            ]
+            lines += [*(f"  {each.error}" for each in self.skipped), ""]
         lines += [f"{'PAST BOUND' if each.kind == 'bound' else 'look at'}: {each.text}" for each in self.findings]
         lines += [""] if self.findings else []
         for bag in self.bags:

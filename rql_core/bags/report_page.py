@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from html import escape
@@ -9,27 +10,39 @@ from pathlib import PurePath
 
 import numpy as np
 
-from rql_core.bags.report import ConversionReport, EpisodeReport
+from rql_core.bags.report import REPORT_FILE, ConversionReport, EpisodeReport
 from rql_core.bags.report_html import FOLDED, counted, folded, table
 from rql_core.bags.report_pictures import Row, bar_chart, episode_rows, group_size
 from rql_core.bags.report_style import EXPLANATION, STYLE
-from rql_core.bags.report_tables import actions, bags, dropped, every_episode, features, topics
+from rql_core.bags.report_tables import actions, bags, dropped, every_episode, features, skipped, topics
+
+
+def report_files(report: ConversionReport) -> dict[str, str]:
+    """The report in its three forms, as they lie beside a dataset: name of the file -> its text."""
+    return {
+        REPORT_FILE: json.dumps(report.to_dict(), indent=1) + "\n",
+        "report.txt": report.text(),
+        "report.html": report_page(report),
+    }
 
 
 def report_page(report: ConversionReport) -> str:
     """The whole page."""
+    title = f"{'Relabelling' if report.relabelled else 'Conversion'} of {escape(report.dataset)}"
     parts = [
-        f"<h1>Conversion of {escape(report.dataset)}</h1>",
+        f"<h1>{title}</h1>",
         _lead(report),
         _verdict(report),
         _findings(report),
         _tiles(report),
         _bounds(report),
         _episodes(report),
-        topics(report),
+        topics(report) if any(bag.topics for bag in report.bags) else "",
         features(report),
         actions(report),
         _labels(report),
+        _relabelled(report),
+        skipped(report),
         dropped(report),
         bags(report),
         every_episode(report),
@@ -37,7 +50,7 @@ def report_page(report: ConversionReport) -> str:
         _made_of(report),
     ]
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Conversion of {escape(report.dataset)}</title>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <style>{STYLE}</style></head>
@@ -47,17 +60,25 @@ def report_page(report: ConversionReport) -> str:
 
 def _lead(report: ConversionReport) -> str:
     seconds = sum(episode.seconds for episode in report.each_episode)
+    others = f" (of {len(report.bags) + len(report.skipped)})" if report.skipped else ""
     long = f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+    made = ""
+    if report.relabelled:
+        made = (
+            f"<p>Made of <b>{escape(report.relabelled.parent)}</b> without its bags: the reward is now "
+            f"<code>{escape(report.relabelled.given)}</code>. Observations, actions and what is said of bags and "
+            "topics are the original's; an episode that now ends earlier is shown with the timing of the whole.</p>"
+        )
     return (
-        f"<p>{counted(report.episodes, 'episode')}, {report.steps:,} steps, {long} at {report.rate:g} Hz, from "
-        f"{counted(len(report.bags), 'bag')} by the contract <b>{escape(report.contract)}</b>.</p>"
+        f"{made}<p>{counted(report.episodes, 'episode')}, {report.steps:,} steps, {long} at {report.rate:g} Hz, from "
+        f"{counted(len(report.bags), 'bag')}{others} by the contract <b>{escape(report.contract)}</b>.</p>"
     )
 
 
 def _verdict(report: ConversionReport) -> str:
     if not report.bounds:
         return (
-            "<p class='verdict none'><b>No bounds.</b> The contract has no <code>quality</code> block, so nothing was "
+            "<p class='verdict none'><b>No bounds.</b> The contract's <code>quality</code> sets none, so nothing was "
             "tested; below is what stands out.</p>"
         )
     bounds = counted(len(report.bounds), "bound")
@@ -186,6 +207,20 @@ def _labels(report: ConversionReport) -> str:
         f"<h2>Rewards and returns</h2><p class='soft'>Reward {report.mean_reward:.4g} a step on average; "
         f"{report.solved_steps:,} steps arrive where the task is solved.</p><div class='plots'>{shown}</div>"
     )
+
+
+def _relabelled(report: ConversionReport) -> str:
+    made = report.relabelled
+    if made is None:
+        return ""
+    rows = [
+        ["steps with another reward or mask", f"{made.changed_steps:,} of {report.steps:,}"],
+        ["mean return", f"{made.mean_return_before:.4g} before, {made.mean_return:.4g} now"],
+        ["episodes dropped", f"{made.dropped_episodes:,}"],
+        ["steps left out", f"{made.dropped_steps:,}"],
+        ["numbers of the original, SHA-256", escape(made.parent_content_sha256)],
+    ]
+    return "<h3>What the new reward changed</h3>" + table(["", ""], rows)
 
 
 def _spread_of(values: Sequence[float]) -> str:

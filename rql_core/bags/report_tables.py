@@ -1,4 +1,4 @@
-"""The tables of a conversion's report: topics, features, actions, what was dropped, bags, every episode."""
+"""The tables of a conversion's report: topics, features, actions, what was skipped or dropped, bags, episodes."""
 
 from __future__ import annotations
 
@@ -122,6 +122,26 @@ def actions(report: ConversionReport) -> str:
     return (
         "<h2>Actions</h2><p class='soft'>As commanded, in physical units. A jump is the change from one step to the "
         "next, as a share of the range between the limits.</p>" + table(head, rows)
+    )
+
+
+def skipped(report: ConversionReport) -> str:
+    """Each bag that could not be used, and why; nothing where all could."""
+    if not report.skipped:
+        return ""
+    rows = [
+        [
+            escape(each.path),
+            escape(each.error.removeprefix(f"{each.path}: ")),
+            escape(", ".join(f"{name} {digest[:12]}" for name, digest in each.sha256.items())),
+        ]
+        for each in report.skipped
+    ]
+    listed = table(["bag", "what is wrong with it", "files, SHA-256"], rows)
+    return (
+        "<h2>Bags that were skipped</h2><p class='soft'>They are damaged or do not keep to the contract, and "
+        "<code>bad_bags: skip</code> leaves such bags out. Mended, they are read by the next conversion.</p>"
+        + folded(f"{counted(len(rows), 'bag')} of {len(rows) + len(report.bags)}", listed, len(rows))
     )
 
 

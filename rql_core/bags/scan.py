@@ -81,7 +81,13 @@ class Scan:
         with tempfile.TemporaryDirectory(prefix="rql_bag_") as folder:
             inside = Scan(Path(folder) / self.path.stem)
             self.damage = _unpack_file(self.path, inside.path)
-            yield from inside.messages()
+            try:
+                yield from inside.messages()
+            except BagError as error:
+                # Nobody finds the copy, and what is wrong with it may be that it could not be unpacked.
+                reason = str(error).replace(f"{inside.path}: ", "")
+                unpacked = f"cannot be unpacked ({self.damage}): " if self.damage else "unpacked: "
+                raise BagError(f"{self.path}: {unpacked}{reason}") from error
             self.topics, self.bytes_cut = inside.topics, inside.bytes_cut
             self.damage = self.damage or inside.damage
 

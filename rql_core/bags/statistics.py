@@ -194,9 +194,18 @@ class DatasetStatistics:
             self._rewards.update({float(value): int(count) for value, count in pairs})
 
     def report(
-        self, dataset: str, contract_sha256: str, content_sha256: str, bags: list[BagReport], software: dict[str, str]
+        self,
+        dataset: str,
+        contract_sha256: str,
+        content_sha256: str,
+        bags: list[BagReport],
+        software: dict[str, str],
+        **others: Any,
     ) -> ConversionReport:
-        """The report of at least one episode; `bags` in the order in which their episodes were added."""
+        """The report of at least one episode; `bags` in the order in which their episodes were added.
+
+        `others`: fields of the report that are not about the episodes' numbers, such as `skipped`.
+        """
         each = self._located(bags)
         returns = [episode.total_reward for episode in each]
         lengths = [episode.steps for episode in each]
@@ -224,6 +233,7 @@ class DatasetStatistics:
             rate=float(self._contract.rate_fraction),
             rewards=self._reward_counts(),
             each_episode=each,
+            **others,
         )
         bounds = check_bounds(self._contract.quality, self._contract.action.topic, report)
         report = dataclasses.replace(report, bounds=bounds)

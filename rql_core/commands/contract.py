@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg, subcommand
+
+if TYPE_CHECKING:
+    from rql_core.contract import Contract as ContractModel
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,13 @@ class Check:
 
     def run(self) -> None:
         """Print what the contract means, then every fault; raises ContractError when there is one."""
-        from rql_core.commands.check_contract import print_contract
         from rql_core.contract import load_contract
         from rql_core.errors import ContractError
         from rql_core.resources import config_file
 
         file = config_file("contracts", self.file)
         contract = load_contract(file)
-        print_contract(contract)
+        _print_meaning(contract)
         if not self.bags:
             return
         from rql_core.bags.fitness import check_bag
@@ -103,6 +105,15 @@ class Contract:
     def run(self) -> None:
         """Do what was asked."""
         self.part.run()
+
+
+def _print_meaning(contract: ContractModel) -> None:
+    """Observation and action, number by number."""
+    print(f"{contract.name}: {contract.rate:g} Hz, clock {contract.clock}")
+    for index, name in enumerate(contract.observation_names):
+        print(f"  observation[{index}]  {name}")
+    for index, feature in enumerate(contract.action.features):
+        print(f"  action[{index}]  {feature.name}  {feature.lower} to {feature.upper} {contract.action.unit}")
 
 
 def _faults(count: int) -> str:

@@ -30,6 +30,9 @@ class Convert:
     """Replace a dataset that is there."""
     strict: bool = False
     """Fail when the data is past a bound of the contract's `quality`; the dataset and its report are written anyway."""
+    bad_bags: Literal["stop", "skip"] | None = None
+    """A bag that is damaged or does not keep to the contract stops the conversion, or is skipped and named in the
+    report. Without this option, as the contract's `quality` says."""
     workers: int | None = None
     """How many bags to convert at once. Without it: one here, as many as there are CPUs on a cluster."""
     engine: Literal["local", "ray"] = "local"
@@ -52,6 +55,7 @@ class Convert:
             workers=self.workers,
             engine=self.engine,
             address=self.address,
+            bad_bags=self.bad_bags,
         )
         print(report.text())
         if self.strict and report.broken:

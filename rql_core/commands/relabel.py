@@ -30,7 +30,7 @@ class Relabel:
 
     def run(self) -> None:
         """Label and say what changed."""
-        from rql_core.data.relabel import relabel
+        from rql_core.bags.relabel import relabel
 
         made = relabel(self.dataset, self.reward, self.out, success=self.success, overwrite=self.overwrite)
         print(f"{made.path}: {made.episodes} episodes, {made.steps} steps, {made.changed_steps} labelled differently")

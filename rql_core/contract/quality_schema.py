@@ -1,14 +1,28 @@
-"""What a contract may demand of converted data: bounds past which a conversion is reported, or with --strict fails."""
+"""What a contract asks of bags and of converted data: what becomes of a bad bag, and bounds that --strict keeps."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
 from rql_core.contract.strict_model import Strict
 
+BadBags = Literal["stop", "skip"]
+
 
 class Quality(Strict):
-    """Bounds on the data of a conversion; what is left out is not bounded. `rql convert --strict` fails past one."""
+    """What becomes of a bad bag, and bounds on the data of a conversion: what is left out is not bounded.
+
+    `rql convert --strict` fails past a bound.
+    """
+
+    bad_bags: BadBags = Field(
+        default="stop",
+        description="what a bag that is damaged or does not keep to the contract does: it stops the conversion, or is "
+        "left out of the dataset and named in its report",
+    )
+    max_skipped_bags: int | None = Field(default=None, ge=0, description="bags that `bad_bags: skip` may leave out")
 
     max_gap: float | None = Field(
         default=None,

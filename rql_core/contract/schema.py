@@ -71,7 +71,9 @@ class Contract(_Strict):
         description=".msg files, or directories of them, for types that bags do not define; relative to the contract",
     )
 
-    quality: Quality | None = Field(default=None, description="bounds on converted data; without them nothing fails")
+    quality: Quality | None = Field(
+        default=None, description="what becomes of bad bags, and bounds on converted data; without them nothing fails"
+    )
 
     @field_validator("message_definitions")
     @classmethod

@@ -96,8 +96,9 @@ class DatasetWriter:
 
     def __init__(self, path_or_id: Path | str, contract_text: str, *, overwrite: bool = False) -> None:
         """Begin the dataset. Raises DatasetError when the name is not Minari's `name-vN`, or it exists already."""
-        from gymnasium.spaces import Box
         from minari.dataset.minari_storage import MinariStorage
+
+        from rql_core.data.recorded_environment import environment_spec, spaces
 
         self.path = checked_directory(path_or_id)
         self._contract_text = contract_text
@@ -113,12 +114,16 @@ class DatasetWriter:
                 shutil.rmtree(self._partial)
             self._partial.mkdir()
             features = self._contract.action.features
-            lower = np.array([feature.lower for feature in features], dtype=np.float64)
-            upper = np.array([feature.upper for feature in features], dtype=np.float64)
+            observation_space, action_space = spaces(
+                self._contract.observation_dim,
+                [feature.lower for feature in features],
+                [feature.upper for feature in features],
+            )
             self._storage = MinariStorage.new(
                 self._partial / "data",
-                observation_space=Box(-np.inf, np.inf, (self._contract.observation_dim,), np.float32),
-                action_space=Box(lower, upper, dtype=np.float64),
+                observation_space=observation_space,
+                action_space=action_space,
+                env_spec=environment_spec(self._contract),
                 data_format="hdf5",
             )
         except OSError as error:

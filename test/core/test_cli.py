@@ -104,13 +104,13 @@ def test_the_module_is_the_command() -> None:
         cwd=ROOT,
     )
     assert done.returncode == 0
-    assert "check-contract" in done.stdout
+    assert "contract" in done.stdout
     assert done.stderr == ""
 
 
 def test_an_error_leaves_no_traceback_and_status_1() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "rql_core.cli", "check-contract", "nothing"],
+        [sys.executable, "-m", "rql_core.cli", "contract", "check", "nothing"],
         capture_output=True,
         text=True,
         check=False,
@@ -135,8 +135,8 @@ def test_wrong_usage_ends_with_status_2(arguments: list[str], capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("name", ["ur5e", "planar_arm"])
-def test_check_contract_prints_what_each_number_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check-contract", name]) == 0
+def test_contract_check_prints_what_each_number_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["contract", "check", name]) == 0
     lines = capsys.readouterr().out.splitlines()
     contract = parse_contract(config_file("contracts", name).read_text())
     assert len(lines) == 1 + contract.observation_dim + contract.action_dim
@@ -150,7 +150,7 @@ def test_an_unknown_key_of_a_contract_is_refused(capsys: pytest.CaptureFixture[s
     Path("mine.yaml").write_text(TEXT.replace("max_wait:", "max_weight: 3\n  max_wait:"))
     line = refused(capsys, "convert", "bags", "--contract", "mine.yaml", "--out", "data-v0")
     assert line == "error: mine.yaml: unknown key 'observation.max_weight'; remove it or correct its spelling\n"
-    assert refused(capsys, "check-contract", "mine.yaml") == line
+    assert refused(capsys, "contract", "check", "mine.yaml") == line
 
 
 def test_a_contract_that_does_not_exist_is_refused_with_the_names_there_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,12 +320,12 @@ def test_ctrl_c_ends_with_status_130(monkeypatch: pytest.MonkeyPatch, capsys: py
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(COMMANDS["check-contract"], "run", interrupt)
-    assert main(["check-contract", "ur5e"]) == 130
+    monkeypatch.setattr(COMMANDS["contract"], "run", interrupt)
+    assert main(["contract", "check", "ur5e"]) == 130
     assert capsys.readouterr().err == "stopped\n"
 
 
-@pytest.mark.parametrize("command", ["train --help", "check-contract ur5e"])
+@pytest.mark.parametrize("command", ["train --help", "contract check ur5e"])
 def test_a_reader_that_has_had_enough_is_no_error(command: str) -> None:
     line = f"set -o pipefail; {sys.executable} -m rql_core.cli {command} | true"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, cwd=ROOT)

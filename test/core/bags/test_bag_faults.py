@@ -3,6 +3,8 @@
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import synthetic
 import yaml
 
 from rql_core.bags import BagReader, BagWriter, bag_topics, find_bags, read_bag, recover_bag, scan
+from rql_core.bags.scan import zstd
 from rql_core.errors import BagError
 
 TOPICS = synthetic.topics_of(synthetic.record(1).contract)
@@ -77,6 +80,37 @@ def test_a_cut_database_without_metadata_is_refused(tmp_path: Path, share: float
     for read in (lambda: list(read_bag(bag, TOPICS)), lambda: recover_bag(bag, tmp_path / "whole")):
         with pytest.raises(BagError, match=r"bag\.db3: not readable as a SQLite database"):
             read()
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda data: data[: len(data) // 2], "before the end-of-stream marker"),
+        (lambda data: zstd.compress(b"no bag" * 1000), "magic is invalid|begin like an MCAP|not a database"),
+    ],
+    ids=["cut", "no bag inside"],
+)
+def test_a_packed_file_is_named_and_never_the_copy_that_was_unpacked(
+    tmp_path: Path, storage: str, metadata: bool, spoil: Callable[[bytes], bytes], words: str
+) -> None:
+    bag = synthetic.record(40).write(tmp_path / "bag", storage)
+    file = storage_file(bag)
+    packed = file.rename(file.with_name(f"{file.name}.zstd"))
+    packed.write_bytes(spoil(zstd.compress(packed.read_bytes())))
+    information = yaml.safe_load((bag / "metadata.yaml").read_text())
+    information["rosbag2_bagfile_information"].update(
+        relative_file_paths=[packed.name], compression_format="zstd", compression_mode="FILE"
+    )
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(information))
+    if not metadata:
+        (bag / "metadata.yaml").unlink()
+    with pytest.raises(BagError, match=words) as caught:
+        list(read_bag(bag, TOPICS))
+    message = str(caught.value)
+    assert message.startswith(f"{bag}: " if metadata else f"{packed}: ")
+    assert tempfile.gettempdir() not in message.replace(str(tmp_path), "")
 
 
 def test_what_is_before_the_noise_is_recovered(tmp_path: Path) -> None:

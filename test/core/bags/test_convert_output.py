@@ -16,7 +16,7 @@ import synthetic
 from rql_core.bags import convert
 from rql_core.bags.software import software_versions
 from rql_core.data.minari_io import DatasetWriter, checked_directory, load_dataset, read_metadata
-from rql_core.errors import DatasetError
+from rql_core.errors import DatasetError, SimulationError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -60,6 +60,57 @@ def test_minari_samples_episodes_of_the_dataset(root: Path) -> None:
     dataset.set_seed(0)
     for episode in dataset.sample_episodes(3):
         assert episode.observations.shape == (len(episode.actions) + 1, 7)
+
+
+def test_minari_recovers_an_environment_with_the_datasets_spaces_that_cannot_be_stepped(root: Path) -> None:
+    dataset = minari.load_dataset("lab/arm-v0")
+    environment = dataset.recover_environment()
+    assert environment.observation_space == dataset.observation_space
+    assert environment.action_space == dataset.action_space
+    assert environment.action_space.high.tolist() == [2.0, 4.0]
+    for use in (environment.unwrapped.reset, lambda: environment.unwrapped.step(np.zeros(2))):
+        with pytest.raises(SimulationError, match="two_joints: a robot was recorded, which cannot be"):
+            use()
+
+
+def test_d3rlpy_loads_the_dataset(root: Path) -> None:
+    datasets = pytest.importorskip("d3rlpy.datasets", reason="needs d3rlpy, which the project does without")
+    buffer, environment = datasets.get_minari("lab/arm-v0")
+    expected = load_dataset(root / "lab" / "arm-v0")[0]
+    assert environment.observation_space.shape == (7,)
+    assert [episode.size() for episode in buffer.episodes] == expected.lengths.tolist()
+    physical = np.concatenate([episode.actions for episode in minari.load_dataset("lab/arm-v0")])
+    np.testing.assert_array_equal(np.concatenate([episode.actions for episode in buffer.episodes]), physical)
+    np.testing.assert_array_equal(
+        np.concatenate([episode.rewards[:, 0] for episode in buffer.episodes]), expected.rewards
+    )
+    assert not any(episode.terminated for episode in buffer.episodes)
+    observed = np.concatenate([episode.observations for episode in buffer.episodes])
+    # One for each step: that at which the last step of an episode arrives is not kept.
+    ends = np.cumsum(expected.lengths + 1) - 1
+    wanted = np.delete(expected.observations, ends, axis=0)
+    first = expected.lengths[0]
+    np.testing.assert_array_equal(observed[:first], wanted[:first])
+    if np.array_equal(observed, expected.observations[: len(observed)]):
+        # 2.8.1 puts the T + 1 observations that every episode of Minari has beside its T actions.
+        pytest.xfail("this d3rlpy shifts observations after the first episode: docs/design.md says what to do instead")
+    np.testing.assert_array_equal(observed, wanted)
+
+
+def test_d3rlpy_takes_the_episodes_as_the_docs_say(root: Path) -> None:
+    d3rlpy = pytest.importorskip("d3rlpy.dataset", reason="needs d3rlpy, which the project does without")
+    episodes = list(minari.load_dataset("lab/arm-v0"))
+    dataset = d3rlpy.MDPDataset(
+        observations=np.concatenate([e.observations[:-1] for e in episodes]),
+        actions=np.concatenate([e.actions for e in episodes]),
+        rewards=np.concatenate([e.rewards for e in episodes]),
+        terminals=np.concatenate([e.terminations for e in episodes]),
+        timeouts=np.concatenate([e.truncations for e in episodes]),
+    )
+    for made, episode in zip(dataset.episodes, episodes, strict=True):
+        np.testing.assert_array_equal(made.observations, episode.observations[:-1])
+        np.testing.assert_array_equal(made.actions, episode.actions)
+        np.testing.assert_array_equal(made.rewards[:, 0], episode.rewards)
 
 
 def test_torchrl_loads_the_dataset(root: Path, tmp_path: Path) -> None:
@@ -158,7 +209,7 @@ MOUNTED = """
 import sys, subprocess
 from pathlib import Path
 from rql_core.bags import convert
-from rql_core.errors import DatasetError
+from rql_core.errors import DatasetError, SimulationError
 bags, contract, options = sys.argv[1:]
 def mount(*options):
     subprocess.run(["mount", *options, "/mnt"], check=True)
@@ -235,7 +286,7 @@ def test_a_read_only_target_is_named_and_what_is_there_stays(tmp_path: Path) -> 
 LIMITED = """
 import resource, sys
 from rql_core.bags import convert
-from rql_core.errors import DatasetError
+from rql_core.errors import DatasetError, SimulationError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 try:
     convert(*sys.argv[2:], progress=False, overwrite=True)

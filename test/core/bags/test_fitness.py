@@ -141,5 +141,5 @@ def test_the_command_names_every_fault_and_fails(bag: Path, tmp_path: Path, caps
     assert f"{bag}: 1 fault\n  topic /tool (geometry_msgs/msg/PoseStamped) is not in the bag" in shown.out
     assert "1 fault in the bags; correct the contract or the bags" in shown.err
     # The short form stays as it was.
-    assert main(["check-contract", str(good)]) == 0
+    assert main(["contract", "check", str(good)]) == 0
     assert "two_joints: 20 Hz, clock header" in capsys.readouterr().out

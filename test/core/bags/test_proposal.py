@@ -326,7 +326,7 @@ def test_rql_inspect_prints_tables_and_writes_a_proposal_that_is_accepted(
     assert "602 messages in 10.0 s" in captured.out
     assert f"{out}: a proposal; look at the " in captured.err
     assert "not accepted" not in captured.err
-    assert main(["check-contract", str(out)]) == 0
+    assert main(["contract", "check", str(out)]) == 0
     assert capsys.readouterr().out.startswith("my_robot: 20 Hz, clock header")
     text = out.read_text()
     assert main(["inspect", str(bag), "--contract-out", str(out)]) == 1

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from synthetic import CONTRACT, Recording, contract_text, pose, record
 from test_reward_topics import SUCCESS, converted, written
 
-from rql_core.bags import convert
+from rql_core.bags import ConversionReport, convert
+from rql_core.bags.relabel import new_reward, relabel
 from rql_core.cli import main
 from rql_core.contract import load_contract, parse_contract
 from rql_core.contract.rewrite import with_reward
 from rql_core.data.minari_io import load_dataset
-from rql_core.data.relabel import new_reward, relabel
 from rql_core.errors import ConfigError, ContractError, DatasetError
 
 RULE = CONTRACT[CONTRACT.index("  success:") : CONTRACT.index("episodes:")].rstrip()
@@ -168,6 +169,92 @@ def test_comments_before_the_next_key_stay_with_it() -> None:
     assert "\n\n# How it is cut:\n\nepisodes:" in new
     flow = json.dumps(parse_contract(CONTRACT).model_dump(mode="json", by_alias=True, exclude_none=True))
     assert parse_contract(with_reward(flow, new_reward(parse_contract(flow), "1"))).reward.value is not None
+
+
+def report_of(path: Path) -> ConversionReport:
+    return TypeAdapter(ConversionReport).validate_json((path / "report.json").read_text())
+
+
+def test_the_report_has_the_new_labels_and_the_originals_bags_and_topics(tmp_path: Path) -> None:
+    first = dataset(tmp_path, "first", record(60, (0, 30)), CONTRACT)
+    made = relabel(first, "-tool_position.z", tmp_path / "arm-v1", success="tool_position.x > 2.9")
+    old, new = report_of(first), report_of(made.path)
+    returns = [float(part.sum(dtype=np.float64)) for part in np.split(load_dataset(made.path)[0].rewards, [29])]
+    assert [episode.total_reward for episode in new.each_episode] == returns
+    assert (new.mean_return, new.lowest_return) == (made.mean_return, made.lowest_return)
+    assert (new.solved_steps, new.episodes_with_success) == (made.solved_steps, made.episodes_with_success)
+    assert new.content_sha256 == metadata(made.path)["content_sha256"] != old.content_sha256
+    assert new.contract_sha256 == metadata(made.path)["contract_sha256"]
+    assert (new.observations, new.actions, new.bags, new.software) == (
+        old.observations,
+        old.actions,
+        old.bags,
+        old.software,
+    )
+    assert [episode.topics for episode in new.each_episode] == [episode.topics for episode in old.each_episode]
+    assert new.relabelled is not None
+    assert (new.relabelled.parent, new.relabelled.changed_steps) == ("first-v0", 58)
+    assert (new.relabelled.mean_return_before, new.relabelled.mean_return) == (-29.0, made.mean_return)
+    page = (made.path / "report.html").read_text()
+    assert "<h1>Relabelling of arm-v1</h1>" in page
+    assert "-tool_position.z; success tool_position.x &gt; 2.9" in page
+    assert "58 of 58" in page
+    assert "relabelled from first-v0 by" in (made.path / "report.txt").read_text()
+    # And again, from the report that was made here.
+    again = relabel(made.path, "0", tmp_path / "arm-v2")
+    assert report_of(again.path).bags == old.bags
+
+
+def test_the_report_of_episodes_that_end_earlier_counts_what_was_left_out(tmp_path: Path) -> None:
+    recording = record(60, (0, 20, 40), seed=3)
+    recording.tool[:] = 5.0
+    recording.tool[[1, 30]] = 2.0  # the first episode is solved by its first step, the second by its tenth
+    recording.messages = [message for message in recording.messages if message[0] != "/tool_pose"]
+    for tick in range(60):
+        recording.add("/tool_pose", recording.stamp(tick), pose(recording.stamp(tick), recording.tool[tick]))
+    first = dataset(tmp_path, "first", recording, contract_text(("at_success: continue", "at_success: end")))
+    made = relabel(first, "1", tmp_path / "arm-v1", success="tool_position.x < 3")
+    report = report_of(made.path)
+    assert [episode.steps for episode in report.each_episode] == [10, 19]
+    assert [episode.cut for episode in report.each_episode] == ["success", "end of bag"]
+    (bag,) = report.bags
+    assert (bag.episodes, bag.steps, bag.cuts) == (2, 29, {"end of bag": 1, "success": 1})
+    ((only),) = bag.dropped
+    assert (only.start_ns, only.steps, only.cut) == (recording.stamp(0), 1, "success")
+    assert only.why == "shorter than min_steps 2"
+    assert report.each_episode[0].topics == report_of(first).each_episode[1].topics
+    assert report.relabelled is not None
+    assert (report.relabelled.dropped_episodes, report.relabelled.dropped_steps) == (1, 19 + 9)
+
+
+@pytest.mark.parametrize("beside", ["none", "of other data", "no report"])
+def test_without_the_originals_report_the_page_has_the_labels_alone(tmp_path: Path, beside: str) -> None:
+    first = dataset(tmp_path, "first", record(60, (0, 30)), CONTRACT)
+    file = first / "report.json"
+    text = file.read_text()
+    file.unlink()
+    if beside == "of other data":
+        file.write_text(text.replace(metadata(first)["content_sha256"], "0" * 64))
+    elif beside == "no report":
+        file.write_text("[]")
+    made = relabel(first, "-tool_position.z", tmp_path / "arm-v1")
+    report = report_of(made.path)
+    assert [(bag.path, bag.episodes, bag.steps) for bag in report.bags] == [(str(tmp_path / "bag"), 2, 58)]
+    assert report.bags[0].notes == ["what was found in it is not known here"]
+    page = (made.path / "report.html").read_text()
+    assert "<h2>Topics" not in page
+    assert "<h2>Rewards and returns" in page
+
+
+def test_what_was_skipped_when_the_original_was_made_is_still_named(tmp_path: Path) -> None:
+    record(40).write(tmp_path / "bags" / "good")
+    record(40).write(tmp_path / "bags" / "bad", leave_out=["/tool_pose"])
+    (tmp_path / "c.yaml").write_text(CONTRACT)
+    old = convert(tmp_path / "bags", tmp_path / "c.yaml", tmp_path / "arm-v0", progress=False, bad_bags="skip")
+    made = relabel(tmp_path / "arm-v0", "1", tmp_path / "arm-v1")
+    assert report_of(made.path).skipped == old.skipped != []
+    for key in ("skipped_bags", "bad_bags"):
+        assert metadata(made.path)[key] == metadata(tmp_path / "arm-v0")[key]
 
 
 def test_the_command_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

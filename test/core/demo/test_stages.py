@@ -223,10 +223,10 @@ def test_the_files_that_a_demonstration_starts_from_are_there(robot: str, tmp_pa
 
 
 def test_a_sub_command_that_fails_stops_the_stage(capfd: pytest.CaptureFixture[str]) -> None:
-    stages._rql("check-contract", "ur5e")
+    stages._rql("contract", "check", "ur5e")
     assert "ur5e_ring: 20 Hz" in capfd.readouterr().out
-    with pytest.raises(ProcessError, match=r"`rql check-contract --nonsense` ended with status 2"):
-        stages._rql("check-contract", "--nonsense")
+    with pytest.raises(ProcessError, match=r"`rql contract --nonsense` ended with status 2"):
+        stages._rql("contract", "--nonsense")
 
 
 def test_training_goes_on_from_its_newest_checkpoint_and_starts_where_there_is_none(

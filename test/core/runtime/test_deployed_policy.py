@@ -211,6 +211,8 @@ def test_the_order_of_joints_and_features_counts(contract_text: str, one: str, o
         ("lower: -1.0", "lower: -1"),
         ("max_age: 0.04}", "max_age: 0.04}\n      clock: header"),
         ("hold: zero", "hold: zero\n  clock: header\n  resolve: chunk"),
+        ("rate: 20", "quality: {max_gap: 0.1, min_episodes: 3}\nrate: 20"),
+        ("rate: 20", "message_definitions: [msgs]\nrate: 20"),
     ],
 )
 def test_what_says_nothing_about_the_numbers_may_differ(contract_text: str, was: str, now: str) -> None:

@@ -165,7 +165,7 @@ def test_a_robot_needs_no_torch(exported: MakeCheckpoint) -> None:
     )
     assert done.returncode == 0, done.stderr
     figures, imported = done.stdout.split("\n")[:2]
-    print(figures)
+    assert figures.endswith(" MB")
     assert imported == ""
 
 

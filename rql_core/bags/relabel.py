@@ -16,6 +16,10 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from rql_core.bags.episodes import Episode
+from rql_core.bags.relabel_report import RelabelReport
+from rql_core.bags.report import DroppedEpisode, Relabelling
+from rql_core.bags.report_page import report_files
 from rql_core.contract import Contract, RewardRule, parse_contract, read_contract_text
 from rql_core.contract.reward_schema import Reward
 from rql_core.contract.reward_signals import StepSignals
@@ -26,7 +30,7 @@ from rql_core.errors import ConfigError, ContractError, DatasetError
 from rql_core.resources import config_file
 
 # What of the old dataset says where its numbers come from, and stays true.
-_KEPT = ("source_bags", "inputs_sha256", "software", "fragments", "made_by", "settings")
+_KEPT = ("source_bags", "bad_bags", "skipped_bags", "inputs_sha256", "software", "fragments", "made_by", "settings")
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def new_reward(contract: Contract, reward: str, success: str | None = None) -> R
 def relabel(
     source: Path | str, reward: str, out: Path | str, *, success: str | None = None, overwrite: bool = False
 ) -> Relabelled:
-    """Write dataset `source` with rewards and masks by `reward` (see new_reward) to the dataset `out`.
+    """Write dataset `source` with rewards and masks by `reward` (see new_reward) to the dataset `out`, with a report.
 
     Raises DatasetError, ContractError or ConfigError; then nothing is left at `out`.
     """
@@ -102,22 +106,41 @@ def relabel(
     contract = parse_contract(text)
     with DatasetWriter(out, text, overwrite=overwrite) as writer:
         counts = _Counts()
+        report = RelabelReport(path, metadata, contract)
         for index, (episode, origin) in enumerate(_episodes(path)):
-            _relabel_episode(f"{path}: episode {index}", episode, origin, contract, writer, counts)
+            _relabel_episode(f"{path}: episode {index}", episode, origin, contract, writer, counts, report)
         if not writer.episodes:
             raise DatasetError(f"{path}: no episode is left of min_steps {contract.episodes.min_steps} by this reward")
+        parent = str(metadata.get("dataset_id", path.name))
+        given = reward if success is None else f"{reward}; success {success}"
         label = {
-            "parent": str(metadata.get("dataset_id", path.name)),
+            "parent": parent,
             "parent_content_sha256": metadata.get("content_sha256"),
             "parent_contract_sha256": hashlib.sha256(old_text.encode()).hexdigest(),
-            "given": reward if success is None else f"{reward}; success {success}",
+            "given": given,
             "reward": contract.reward.model_dump(mode="json", exclude_none=True),
             "dropped_episodes": counts.dropped,
             "dropped_steps": counts.dropped_steps,
         }
         kept = {key: metadata[key] for key in _KEPT if key in metadata}
-        writer.finish({**kept, "labels": [*metadata.get("labels", []), label]}, {})
         returns = counts.returns
+        mean = sum(returns) / len(returns)
+        made = report.report(
+            writer.path.name,
+            hashlib.sha256(text.encode()).hexdigest(),
+            writer.content_sha256,
+            Relabelling(
+                parent=parent,
+                parent_content_sha256=str(metadata.get("content_sha256", "")),
+                given=given,
+                changed_steps=counts.changed,
+                mean_return_before=sum(counts.old_returns) / len(counts.old_returns),
+                mean_return=mean,
+                dropped_episodes=counts.dropped,
+                dropped_steps=counts.dropped_steps,
+            ),
+        )
+        writer.finish({**kept, "labels": [*metadata.get("labels", []), label]}, report_files(made))
         return Relabelled(
             path=writer.path,
             episodes=writer.episodes,
@@ -128,7 +151,7 @@ def relabel(
             dropped_episodes=counts.dropped,
             dropped_steps=counts.dropped_steps,
             lowest_return=min(returns),
-            mean_return=sum(returns) / len(returns),
+            mean_return=mean,
             highest_return=max(returns),
         )
 
@@ -137,6 +160,7 @@ class _Counts:
     def __init__(self) -> None:
         self.changed = self.solved = self.successes = self.dropped = self.dropped_steps = 0
         self.returns: list[float] = []
+        self.old_returns: list[float] = []
 
 
 def _relabel_episode(
@@ -146,6 +170,7 @@ def _relabel_episode(
     contract: Contract,
     writer: DatasetWriter,
     counts: _Counts,
+    report: RelabelReport,
 ) -> None:
     observations = np.ascontiguousarray(episode["observations"], dtype=np.float32)
     old_rewards = np.asarray(episode["rewards"], dtype=np.float64)
@@ -160,7 +185,9 @@ def _relabel_episode(
         rewards, masks = RewardRule(contract).label(observations, StepSignals(old_rewards, solved))
     except ContractError as error:
         raise DatasetError(f"{where}, {error}") from None
+    counts.old_returns.append(float(old_rewards.sum()))
     steps, terminal = len(masks), ended
+    bag, start = str(origin.get("bag", "")), int(origin.get("start_ns", 0))
     if contract.episodes.at_success == "end" and not masks.all():
         steps, terminal = int(np.argmin(masks)) + 1, True
         counts.dropped_steps += len(masks) - steps
@@ -171,6 +198,9 @@ def _relabel_episode(
         if steps < contract.episodes.min_steps:
             counts.dropped += 1
             counts.dropped_steps += steps
+            end = int(origin.get("end_ns", start + steps * contract.period_ns))
+            why = f"shorter than min_steps {contract.episodes.min_steps}"
+            report.drop(bag, DroppedEpisode(start, end, steps, "success", why))
             return
     origin["solved_steps"] = solved_steps = int((masks[:steps] == 0).sum())
     if terminal:
@@ -180,14 +210,19 @@ def _relabel_episode(
     counts.solved += solved_steps
     counts.successes += solved_steps > 0
     counts.returns.append(float(rewards[:steps].sum(dtype=np.float64)))
-    writer.add(
-        observations[: steps + 1],
-        np.ascontiguousarray(episode["actions"][:steps]),
-        rewards[:steps],
-        masks[:steps],
+    kept = Episode(
+        observations=observations[: steps + 1],
+        actions=np.ascontiguousarray(episode["actions"][:steps]),
+        rewards=rewards[:steps],
+        masks=masks[:steps],
         terminal=terminal,
-        origin=origin,
+        start_ns=start,
+        end_ns=int(origin.get("end_ns", start + steps * contract.period_ns)),
+        cut=str(origin.get("cut", "end of episode")),
+        solved_steps=solved_steps,
     )
+    writer.add(kept.observations, kept.actions, kept.rewards, kept.masks, terminal=terminal, origin=origin)
+    report.add(bag, kept)
 
 
 def _ended_by_success(contract: Contract, origin: dict[str, Any]) -> bool:
