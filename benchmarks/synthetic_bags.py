@@ -128,15 +128,22 @@ class _Template:
     def __init__(self, kind: str, message: Any, values: int) -> None:
         self._data = bytearray(standard_types().serialize_cdr(message, kind))
         marks = np.arange(1, values + 1, dtype="<f8") * np.pi
-        self._offsets = [bytes(self._data).index(mark.tobytes()) for mark in marks]
+        offsets = [bytes(self._data).index(mark.tobytes()) for mark in marks]
+        # (where it begins, its first value, the one after its last, how it is written) of each array.
+        self._runs: list[tuple[int, int, int, struct.Struct]] = []
+        first = 0
+        for last in range(1, values + 1):
+            if last == values or offsets[last] != offsets[last - 1] + 8:
+                self._runs.append((offsets[first], first, last, struct.Struct(f"<{last - first}d")))
+                first = last
 
     def fill(self, values: Sequence[float], stamp_ns: int | None) -> bytes:
         data = self._data
         if stamp_ns is not None:
             # After the four bytes of encapsulation every header begins with seconds and nanoseconds.
             struct.pack_into("<iI", data, 4, *divmod(stamp_ns, NANOSECONDS))
-        for offset, value in zip(self._offsets, values, strict=True):
-            struct.pack_into("<d", data, offset, value)
+        for offset, first, last, run in self._runs:
+            run.pack_into(data, offset, *values[first:last])
         return bytes(data)
 
 

@@ -170,16 +170,18 @@ class EpisodeCutter:
             self._push_action(message, receive_ns)
             return
         assembler = self._assembler
-        jumps = assembler.counts["clock_jump"]
+        jumps = assembler.counts.get("clock_jump")
         stamp = assembler.push(topic, message, receive_ns)
         if stamp is None:
             return
-        if assembler.counts["clock_jump"] != jumps:
+        if assembler.counts.get("clock_jump") != jumps:
             self._start_over("clock jump")
-        self._pending.extend(assembler.take())
         self._stamps[topic].append(stamp)
         self._delays[topic].append(receive_ns - stamp)
-        self._settle()
+        # Without a tick there is nothing new to decide.
+        if ticks := assembler.take():
+            self._pending.extend(ticks)
+            self._settle()
 
     def finish(self) -> None:
         """The bag has ended: decide what was waiting."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -136,11 +137,11 @@ class Action(Strict):
                 "give the action clock: receive, or use the stamped form of the type"
             )
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.features)
 
-    @property
+    @cached_property
     def fields(self) -> tuple[str, ...]:
         """The paths of a message that is read by fields, one a feature; empty for the chunk types."""
         return tuple(feature.field for feature in self.features if feature.field is not None)

@@ -97,6 +97,7 @@ class TickAssembler:
         self._start_ns: int | None = None
         self._streams: list[Stream] = []
         self._labels: list[str] = []
+        self._lagging: Stream | None = None
         self._next: int | None = None
         self._next_ns = 0
         self._next_is_fixed = False
@@ -115,6 +116,7 @@ class TickAssembler:
             inlet.clear()
         self._streams = [stream for inlet in self._inlets.values() for stream in inlet.streams]
         self._labels = [label for inlet in self._inlets.values() for label in inlet.labels[: len(inlet.streams)]]
+        self._lagging = None
         self._builder.reset()
         self._next = None
         if start_ns is not None:
@@ -292,7 +294,15 @@ class TickAssembler:
 
     def _reached(self, stamp_ns: int) -> bool:
         """Whether every stream has a message at or after the time."""
-        return all(stream.newest_ns is not None and stream.newest_ns >= stamp_ns for stream in self._streams)
+        # Most messages are not the one that a tick waits for, and then the stream that was behind still is.
+        lagging = self._lagging
+        if lagging is not None and (lagging.newest_ns is None or lagging.newest_ns < stamp_ns):
+            return False
+        for stream in self._streams:
+            if stream.newest_ns is None or stream.newest_ns < stamp_ns:
+                self._lagging = stream
+                return False
+        return True
 
     def _set_next(self, index: int) -> None:
         self._next = index

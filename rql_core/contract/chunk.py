@@ -49,13 +49,15 @@ class ActionChunk:
                 f"chunk has actions {self.actions.shape} and ends {self.ends_ns.shape}, "
                 "expected (horizon, action_dim) and (horizon,)"
             )
-        starts = np.concatenate([[self.stamp_ns], self.ends_ns[:-1]])
-        if not (self.ends_ns > starts).all():
-            step = int(np.flatnonzero(self.ends_ns <= starts)[0])
-            raise ContractError(
-                f"chunk step {step} ends {int(self.ends_ns[step] - self.stamp_ns)} ns after the stamp, "
-                "expected strictly increasing times after it"
-            )
+        # Chunks are short: going over plain numbers takes less time than the calls of NumPy do.
+        start = self.stamp_ns
+        for step, end in enumerate(self.ends_ns.tolist()):
+            if end <= start:
+                raise ContractError(
+                    f"chunk step {step} ends {end - self.stamp_ns} ns after the stamp, "
+                    "expected strictly increasing times after it"
+                )
+            start = end
 
     @property
     def horizon(self) -> int:
@@ -72,7 +74,7 @@ class ActionChunk:
         """Index of the step in force at `time_ns`; None before the stamp, `horizon` after the last end."""
         if time_ns < self.stamp_ns:
             return None
-        return int(np.searchsorted(self.ends_ns, time_ns, side="right"))
+        return int(self.ends_ns.searchsorted(time_ns, side="right"))
 
 
 class CommandSchedule:
@@ -128,9 +130,9 @@ class CommandSchedule:
 
     def forget_before(self, time_ns: int) -> None:
         """Drop the chunks that no question about `time_ns` or later can need."""
-        current = self.chunk_at(time_ns)
-        if current is not None:
-            self._chunks = self._chunks[self._chunks.index(current) :]
+        chunks = self._chunks
+        while len(chunks) > 1 and chunks[1].stamp_ns <= time_ns:
+            del chunks[0]
 
     def waiting(self) -> tuple[int, int]:
         """How many chunks are kept, and the stamp in their middle, 0 of none."""
@@ -195,11 +197,12 @@ def encode_chunk(contract: Contract, chunk: ActionChunk) -> dict[str, Any]:
     starts = [chunk.stamp_ns, *chunk.ends_ns[:-1].tolist()]
     rows = [[start / NANOSECONDS, *row.tolist()] for start, row in zip(starts, chunk.actions, strict=True)]
     width = contract.action_dim + 1
+    steps, columns = _array_labels(action.names)
     return {
         "layout": {
             "dim": [
-                {"label": "step", "size": chunk.horizon, "stride": chunk.horizon * width},
-                {"label": ",".join(["time", *action.names]), "size": width, "stride": width},
+                {"label": steps, "size": chunk.horizon, "stride": chunk.horizon * width},
+                {"label": columns, "size": width, "stride": width},
             ],
             "data_offset": 0,
         },
@@ -237,7 +240,8 @@ def decode_chunk(contract: Contract, message: Any, receive_ns: int) -> ActionChu
     else:
         decode = _decode_trajectory if action.type == JOINT_TRAJECTORY else _decode_array
     chunk = decode(contract, message, receive_ns)
-    if not np.isfinite(chunk.actions).all():
+    # The sum of squares is finite only where all are; where huge numbers make it overflow each is looked at.
+    if not np.vdot(chunk.actions, chunk.actions) < np.inf and not np.isfinite(chunk.actions).all():
         step, feature = np.argwhere(~np.isfinite(chunk.actions))[0]
         raise ContractError(
             f"{action.topic}: step {step}, {action.names[feature]} is {chunk.actions[step, feature]}, "
@@ -267,36 +271,42 @@ def _decode_trajectory(contract: Contract, message: Any, receive_ns: int) -> Act
             )
         rows.append(values[order])
         ends.append(stamp + stamp_to_ns(point.time_from_start))
-    return _chunk(contract, stamp, ends, rows)
+    return _chunk(contract, stamp, ends, np.array(rows))
 
 
 def _decode_array(contract: Contract, message: Any, receive_ns: int) -> ActionChunk:
     action = contract.action
     dims = message.layout.dim
     labels = [dim.label for dim in dims]
-    expected = ["step", ",".join(["time", *action.names])]
+    expected = _array_labels(action.names)
     if labels != expected:
         raise ContractError(f"{action.topic}: layout labels are {labels}, expected {expected}")
     data = np.asarray(message.data, dtype=np.float64)
     width = contract.action_dim + 1
     if data.size != dims[0].size * width:
         raise ContractError(f"{action.topic}: data has {data.size} values, expected {dims[0].size} x {width}")
-    table = data.reshape(-1, width)
-    if not ((table[:, 0] >= 0) & (table[:, 0] <= _LAST_SECOND)).all():
+    times = data[::width].tolist()
+    if not all(0 <= time <= _LAST_SECOND for time in times):
         raise ContractError(f"{action.topic}: column 'time' is not between 0 and {_LAST_SECOND:.0f} s since the epoch")
-    starts = [_snap(contract, round(float(value) * NANOSECONDS)) for value in table[:, 0]]
+    starts = [_snap(contract, round(time * NANOSECONDS)) for time in times]
     if contract.clock_of(action) == "receive" and starts:
         starts = [start - starts[0] + receive_ns for start in starts]
     # The last row has no successor to end it: it lasts until the next tick, or one period where it began off the grid.
     ends = [*starts[1:], _one_period_after(contract, starts[-1])] if starts else []
-    return _chunk(contract, starts[0] if starts else 0, ends, list(table[:, 1:]))
+    return _chunk(contract, starts[0] if starts else 0, ends, data.reshape(-1, width)[:, 1:].copy())
 
 
 def _decode_fields(contract: Contract, message: Any, receive_ns: int) -> ActionChunk:
     action = contract.action
     stamp = message_stamp(action.topic, action.type, contract.clock_of(action), message, receive_ns)
     values = _field_reader(action.topic, action.type, action.fields).read(message)
-    return _chunk(contract, stamp, [stamp], [values])
+    return _chunk(contract, stamp, [stamp], values[None])
+
+
+@lru_cache(maxsize=16)
+def _array_labels(names: tuple[str, ...]) -> list[str]:
+    """The labels of a MultiArray's two dimensions."""
+    return ["step", ",".join(["time", *names])]
 
 
 @lru_cache(maxsize=16)
@@ -319,15 +329,15 @@ def _one_period_after(contract: Contract, time_ns: int) -> int:
     return tick_time(index + 1, contract.rate_fraction) if on_grid else time_ns + contract.period_ns
 
 
-def _chunk(contract: Contract, stamp: int, ends: Sequence[int], rows: Sequence[npt.NDArray[np.float64]]) -> ActionChunk:
+def _chunk(contract: Contract, stamp: int, ends: Sequence[int], actions: npt.NDArray[np.float64]) -> ActionChunk:
     topic = contract.action.topic
-    if not rows:
+    if not len(actions):
         raise ContractError(f"{topic}: the message has no steps, expected at least one")
-    if contract.action.resolve == "hold" and len(rows) == 1:
+    if contract.action.resolve == "hold" and len(actions) == 1:
         # Over at once, and then in force for max_age more, which is what CommandSchedule does with a last step.
         ends = [stamp + 1]
     try:
-        return ActionChunk(stamp, np.array(ends, dtype=np.int64), np.stack(rows))
+        return ActionChunk(stamp, np.array(ends, dtype=np.int64), actions)
     except ContractError as error:
         raise ContractError(f"{topic}: {error}") from None
 

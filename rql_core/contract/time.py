@@ -14,15 +14,15 @@ NANOSECONDS = 1_000_000_000
 
 def tick_time(index: int, rate: Fraction) -> int:
     """Time in ns of tick `index` of a grid with `rate` Hz; exact to the nanosecond, without drift."""
-    return index * NANOSECONDS * rate.denominator // rate.numerator
+    numerator, denominator = rate.as_integer_ratio()
+    return index * NANOSECONDS * denominator // numerator
 
 
 def tick_at_or_after(stamp_ns: int, rate: Fraction) -> int:
     """Index of the first tick that is not before `stamp_ns`."""
-    index = stamp_ns * rate.numerator // (NANOSECONDS * rate.denominator)
-    while tick_time(index, rate) < stamp_ns:
-        index += 1
-    return index
+    # Stamps are whole, so that a tick rounded down is before one exactly when the tick itself is.
+    numerator, denominator = rate.as_integer_ratio()
+    return -(-stamp_ns * numerator // (NANOSECONDS * denominator))
 
 
 def stamp_to_ns(stamp: Any) -> int:

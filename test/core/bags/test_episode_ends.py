@@ -258,3 +258,16 @@ def test_a_reset_without_a_stamp_is_refused(tmp_path: Path) -> None:
     recording.write(tmp_path / "bag")
     with pytest.raises(BagError, match=r"0\.150 s from the bag's start .*/episode: stamp is 0 ns"):
         convert(tmp_path / "bag", contract, tmp_path / "arm-v0", progress=False)
+
+
+def test_a_clock_that_is_set_back_before_a_reset_and_begins_with_a_gap_is_no_error() -> None:
+    recording, again = synthetic.record(40), synthetic.record(40)
+    again.drop(POSE, [0, 1, 2, 3, 4, 5, 6])
+    cutter = EpisodeCutter(parse_contract(text_of(RESET)), (), [(synthetic.START_NS + ticks(10), "terminal")])
+    for messages in (recording.messages, again.messages):
+        for topic, stamp, message in sorted(messages, key=lambda m: m[1]):
+            if topic != "/episode":
+                cutter.push(topic, message, stamp)
+    cutter.finish()
+    assert ends(cutter.take())[:2] == [(9, "reset", True), (29, "clock jump", False)]
+    assert cutter.counts["clock_jump"] > 0
