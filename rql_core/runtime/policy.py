@@ -134,6 +134,16 @@ class DeployedPolicy:
         """Plan as ``act`` does, held to a guide if there is one; with the critics' values if ``with_values``."""
         return self._plan(observation, self._generator, guide)
 
+    def values(
+        self, observation: npt.NDArray[np.float32], actions: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float32] | None:
+        """Return each critic's value (critics,) of a chunk (horizon, action_dim) in physical units; None without.
+
+        What ``plan`` gives with ``with_values``, but it can be asked for once the chunk has left.
+        """
+        values = self._policy.action_value(observation[None], self._scale.normalise(actions)[None])[0]
+        return values if len(values) else None
+
     def warm_up(self) -> None:
         """Act twice on a made-up observation, so that the first real one is not the slow one.
 

@@ -1,4 +1,4 @@
-"""An export is checked before it is listed, is the same every time, and leaves a checkpoint whole at any moment."""
+"""An export is found right before it is listed, is the same every time, and leaves a checkpoint whole at any moment."""
 
 from __future__ import annotations
 
