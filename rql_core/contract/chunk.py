@@ -130,9 +130,10 @@ class CommandSchedule:
 
     def forget_before(self, time_ns: int) -> None:
         """Drop the chunks that no question about `time_ns` or later can need."""
-        chunks = self._chunks
-        while len(chunks) > 1 and chunks[1].stamp_ns <= time_ns:
-            del chunks[0]
+        chunks, over = self._chunks, 0
+        while over + 1 < len(chunks) and chunks[over + 1].stamp_ns <= time_ns:
+            over += 1
+        del chunks[:over]
 
     def waiting(self) -> tuple[int, int]:
         """How many chunks are kept, and the stamp in their middle, 0 of none."""
