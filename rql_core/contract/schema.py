@@ -18,6 +18,8 @@ from rql_core.contract.episode_schema import BagBoundary, Episodes, MarkerBounda
 from rql_core.contract.observation_schema import Feature, Hold, Linear, Nearest, Observation, ObservationTopic
 from rql_core.contract.quality_schema import Quality
 from rql_core.contract.reward_schema import Reward, Within
+from rql_core.contract.safety_defaults import default_safety, default_stale
+from rql_core.contract.safety_schema import Safety, Stale
 from rql_core.contract.strict_model import (
     IMAGE_TYPES,
     JOINT_STATE,
@@ -29,6 +31,7 @@ from rql_core.contract.strict_model import (
 )
 from rql_core.contract.strict_model import Strict as _Strict
 from rql_core.contract.time import NANOSECONDS
+from rql_core.errors import ContractError
 
 __all__ = [
     "IMAGE_TYPES",
@@ -74,6 +77,9 @@ class Contract(_Strict):
     quality: Quality | None = Field(
         default=None, description="what becomes of bad bags, and bounds on converted data; without them nothing fails"
     )
+    safety: Safety | None = Field(
+        default=None, description="limits of what leaves for the robot; default: derived from the action's (safety.md)"
+    )
 
     @field_validator("message_definitions")
     @classmethod
@@ -102,6 +108,8 @@ class Contract(_Strict):
                 )
         self.action.check_clock(self.clock_of(self.action))
         self.reward.check(names, self.observation_names)
+        if self.safety is not None:
+            self.safety.check(self.action, self.features, 1.0 / float(self.rate_fraction))
         return self
 
     @model_validator(mode="after")
@@ -121,6 +129,28 @@ class Contract(_Strict):
     def clock_of(self, spec: ObservationTopic | Action) -> Clock:
         """Which time of the messages of a topic counts."""
         return spec.clock or self.clock
+
+    @cached_property
+    def safety_in_force(self) -> Safety:
+        """The contract's safety section, or the one that follows from the action's limits and the rate.
+
+        Raises ContractError where nothing sensible follows.
+        """
+        if self.safety is not None:
+            return self.safety
+        try:
+            return default_safety(self.action, self.features, 1.0 / float(self.rate_fraction))
+        except ValueError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ContractError(
+                f"contract {self.name!r}: no safety limits follow from its action's limits ({reason}); "
+                "add a safety section"
+            ) from None
+
+    @cached_property
+    def stale(self) -> Stale:
+        """What a node does when observations stop coming."""
+        return self.safety_in_force.stale or default_stale(1.0 / float(self.rate_fraction))
 
     @cached_property
     def features(self) -> tuple[Feature, ...]:

@@ -194,8 +194,8 @@ def _contract_of(directory: Path, config: ConfigFields[Any]) -> Contract:
 def check_contract(checkpoint: Path, trained: Contract, given: Contract, source: str) -> None:
     """Raise CheckpointError, naming the first field that differs, unless both contracts mean the same.
 
-    Name and description may differ: they say nothing about numbers. So may quality of service, waiting time, and what
-    is demanded of rates and of converted data.
+    Name and description may differ: they say nothing about numbers. So may quality of service, waiting time, what is
+    demanded of rates and of converted data, and the safety limits: a robot may be held tighter than in training.
     """
     difference = _first_difference(_meaning(trained), _meaning(given), "")
     if difference is not None:
@@ -206,7 +206,7 @@ def check_contract(checkpoint: Path, trained: Contract, given: Contract, source:
         )
 
 
-_SAYS_NOTHING_ABOUT_NUMBERS = {"name", "description", "reward", "episodes", "quality", "message_definitions"}
+_SAYS_NOTHING_ABOUT_NUMBERS = {"name", "description", "reward", "episodes", "quality", "message_definitions", "safety"}
 
 
 def _meaning(contract: Contract) -> object:

@@ -18,7 +18,7 @@ from rql_core.contract import ActionChunk, Contract, Tick, TickAssembler
 from rql_core.contract.rates import RateWatch
 from rql_core.contract.time import NANOSECONDS, tick_at_or_after, tick_time
 from rql_core.errors import ConfigError, ContractError
-from rql_core.runtime.safety import SafetyFilter
+from rql_core.runtime.clipping import ClippingFilter
 
 # A safe command covers its own tick and the next, so that it is still in force when it arrives.
 SAFE_STEPS = 2
@@ -66,7 +66,7 @@ class PolicyRunner:
             )
         self.contract = contract
         self.assembler = TickAssembler(contract)
-        self.filter = SafetyFilter(contract)
+        self.filter = ClippingFilter(contract)
         self._rates = RateWatch(contract)
         self.counts: Counter[str] = Counter()
         self.last_error = ""

@@ -18,8 +18,8 @@ from robot import RESEND_S, Robot
 
 from rql_core.contract import ActionChunk, Contract
 from rql_core.demo.processes import ProcessGroup, node_command
+from rql_core.runtime.clipping import ClippingFilter
 from rql_core.runtime.policy import DeployedPolicy
-from rql_core.runtime.safety import SafetyFilter
 
 PATIENCE_S = 60.0
 # What Robot.publish sends by default, in the order of the contract.
@@ -149,7 +149,7 @@ def test_any_algorithm_runs_and_acts_as_it_does_in_process(
     policy = DeployedPolicy.load(checkpoint, threads=1)
     policy.set_acting(policy.acting.changed(**options))
     policy.reset(3)
-    expected = SafetyFilter(robot.contract).apply(policy.act(OBSERVATION))
+    expected = ClippingFilter(robot.contract).apply(policy.act(OBSERVATION))
     np.testing.assert_array_equal(plans(robot)[0].actions, expected)
 
 

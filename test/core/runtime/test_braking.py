@@ -1,0 +1,131 @@
+"""Stops against two oracles that share nothing with them: a plain step-by-step simulation, and a linear program."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from rql_core.runtime.braking import excursion, largest_change, reach, run_on, stopping_change
+
+
+def limits(random: np.random.Generator) -> tuple[float, float, float]:
+    """Speed, acceleration, jerk per step: from one step to reach the next one's limit to a dozen."""
+    jerk = float(10 ** random.uniform(-4, 0))
+    acceleration = jerk * float(10 ** random.uniform(-0.3, 1.1))
+    return acceleration * float(10 ** random.uniform(-0.3, 1.1)), acceleration, jerk
+
+
+def walk(speed: float, change: float, acceleration: float, jerk: float) -> np.ndarray:
+    """(steps, 3): position, speed, change after each step of the stop, until it is at rest."""
+    rows, at = [], 0.0
+    while abs(speed) > 1e-12 * jerk or abs(change) > jerk * (1 + 1e-9):
+        change = stopping_change(speed, change, acceleration, jerk)
+        speed += change
+        at += speed
+        rows.append((at, speed, change))
+        assert len(rows) < 1000
+    return np.array(rows).reshape(-1, 3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_stop_ends_at_rest_within_acceleration_and_jerk_and_goes_as_far_as_excursion_says(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    for _ in range(1000):
+        fastest, acceleration, jerk = limits(random)
+        speed, change = random.uniform(-fastest, fastest), random.uniform(-acceleration, acceleration)
+        if random.random() < 0.2:  # where sums of whole numbers of jerk steps end
+            change = float(np.clip(jerk * random.integers(-5, 6), -acceleration, acceleration))
+        path = walk(speed, change, acceleration, jerk)
+        changes = np.concatenate([[change], path[:, 2], [0.0]])
+        assert (np.abs(changes) <= acceleration * (1 + 1e-9)).all()
+        assert (np.abs(np.diff(changes)) <= jerk * (1 + 1e-9)).all()
+        up, down = excursion(speed, change, acceleration, jerk)
+        assert up == pytest.approx(max(0.0, *path[:, 0]), rel=1e-9, abs=1e-9 * jerk)
+        assert down == pytest.approx(min(0.0, *path[:, 0]), rel=1e-9, abs=1e-9 * jerk)
+        assert up <= reach(speed, change, acceleration, jerk) * (1 + 1e-9) + 1e-9 * jerk
+        assert -down <= reach(-speed, -change, acceleration, jerk) * (1 + 1e-9) + 1e-9 * jerk
+        # It neither turns round nor gets faster than bringing the change to zero makes it.
+        end = speed + np.sign(change) * run_on(abs(change), jerk)
+        assert (path[:, 1] * np.sign(end) >= min(0.0, speed * np.sign(end)) - 1e-9 * jerk).all()
+        assert (path[:, 1] * np.sign(end) <= max(abs(end), speed * np.sign(end)) + 1e-9 * jerk).all()
+
+
+def test_largest_change_is_the_inverse_of_what_it_adds_up_to() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(2000):
+        jerk, change = 10 ** random.uniform(-3, 0), 10 ** random.uniform(-4, 1)
+        plain, left = 0.0, change
+        while left > 0:
+            plain, left = plain + left, left - jerk
+        assert change + run_on(change, jerk) == pytest.approx(plain, rel=1e-9)
+        assert largest_change(plain, jerk) == pytest.approx(change, rel=1e-9)
+
+
+def program(
+    speed: float, change: float, acceleration: float, jerk: float, steps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[float, float]]]:
+    """Changes c_1..c_n as variables: matrices that give speeds and positions, and limits on jerk as A_ub c <= b_ub."""
+    speeds = np.tril(np.ones((steps, steps)))
+    difference = np.eye(steps) - np.eye(steps, k=-1)
+    start = np.zeros(steps)
+    start[0] = change
+    rows = np.concatenate([difference, -difference])
+    bounds = np.concatenate([jerk + start, jerk - start])
+    return speeds, rows, bounds, [(-acceleration, acceleration)] * steps
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_stop_that_does_not_turn_round_is_shorter(seed: int) -> None:
+    """A linear program over all sequences of changes finds the shortest; the last change may differ by one jerk."""
+    random = np.random.default_rng(100 + seed)
+    for _ in range(25):
+        fastest, acceleration, jerk = limits(random)
+        change = random.uniform(-acceleration, acceleration)
+        speed = random.uniform(0, fastest)
+        if change < 0 and speed < run_on(-change, jerk):
+            continue  # it has to turn round
+        steps = len(walk(speed, change, acceleration, jerk)) + 3
+        speeds, rows, bounds, box = program(speed, change, acceleration, jerk, steps)
+        # All speeds >= 0, at the end speed zero and a change that jerk brings to zero in one step.
+        rows, bounds = np.concatenate([rows, -speeds]), np.concatenate([bounds, np.full(steps, speed)])
+        box[-1] = (-min(jerk, acceleration), min(jerk, acceleration))
+        found = linprog(
+            speeds.sum(axis=0), rows / jerk, bounds / jerk, speeds[-1:] / jerk, [-speed / jerk], box, method="highs"
+        )
+        assert found.status == 0
+        shortest = found.fun + steps * speed
+        up, _ = excursion(speed, change, acceleration, jerk)
+        assert up == pytest.approx(shortest, rel=1e-6, abs=1e-6 * jerk)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_the_stop_says_is_feasible_is_feasible_for_a_linear_program_and_rarely_the_other_way(seed: int) -> None:
+    """All sequences that stay within all limits and end at rest: those that turn round are the program's alone."""
+    random = np.random.default_rng(200 + seed)
+    ours = theirs = 0
+    for _ in range(60):
+        fastest, acceleration, jerk = limits(random)
+        speed, change = random.uniform(-fastest, fastest), random.uniform(-acceleration, acceleration)
+        up, down = excursion(speed, change, acceleration, jerk)
+        end = speed + np.sign(change) * run_on(abs(change), jerk)
+        high = random.uniform(0, 2) * up + 0.01 * jerk
+        low = -(random.uniform(0, 2) * -down + 0.01 * jerk)
+        feasible = up <= high and down >= low and abs(end) <= fastest
+        steps = len(walk(speed, change, acceleration, jerk)) + 8
+        speeds, rows, bounds, box = program(speed, change, acceleration, jerk, steps)
+        positions = speeds @ speeds
+        at = speed * np.arange(1, steps + 1)
+        rows = np.concatenate([rows, speeds, -speeds, positions, -positions])
+        bounds = np.concatenate(
+            [bounds, np.full(steps, fastest - speed), np.full(steps, fastest + speed), high - at, at - low]
+        )
+        box[-1] = (-min(jerk, acceleration), min(jerk, acceleration))
+        found = linprog(
+            np.zeros(steps), rows / jerk, bounds / jerk + 1e-7, speeds[-1:] / jerk, [-speed / jerk], box, method="highs"
+        )
+        assert found.status in (0, 2)
+        ours, theirs = ours + feasible, theirs + (found.status == 0)
+        assert found.status == 0 or not feasible
+    assert 0 < ours <= theirs < 60
+    assert ours >= 0.8 * theirs
