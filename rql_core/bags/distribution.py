@@ -83,15 +83,16 @@ class Distribution:
         return (self._low + self._high) / 2, self._counts
 
     def _count_in_buckets(self, values: Int64, origin: int) -> None:
+        values = np.sort(values)
         distance = values - origin
         mantissa, exponent = np.frexp(np.abs(distance).astype(np.float64))
         part = np.floor((2 * mantissa - 1) * _PARTS).astype(np.int64)
-        keys = np.sign(distance) * (exponent.astype(np.int64) * _PARTS + part + 1)
-        self._keys, where = np.unique(np.concatenate([self._keys, keys]), return_inverse=True)
-        weights = np.concatenate([self._counts, np.ones(len(values), dtype=np.int64)])
-        low, high = np.concatenate([self._low, values]), np.concatenate([self._high, values])
-        self._counts = np.bincount(where, weights).astype(np.int64)
-        self._low = np.full(len(self._keys), np.iinfo(np.int64).max)
-        self._high = np.full(len(self._keys), np.iinfo(np.int64).min)
-        np.minimum.at(self._low, where, low)
-        np.maximum.at(self._high, where, high)
+        keys = np.concatenate([self._keys, np.sign(distance) * (exponent.astype(np.int64) * _PARTS + part + 1)])
+        counts = np.concatenate([self._counts, np.ones(len(values), dtype=np.int64)])
+        # Both were in order, so that a stable sort has only to merge them.
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        first = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
+        self._keys, self._counts = keys[first], np.add.reduceat(counts[order], first)
+        self._low = np.minimum.reduceat(np.concatenate([self._low, values])[order], first)
+        self._high = np.maximum.reduceat(np.concatenate([self._high, values])[order], first)

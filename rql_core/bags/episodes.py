@@ -239,9 +239,7 @@ class EpisodeCutter:
         """Sum up what is decided, and bound what waits for a message that does not come."""
         self._since_tidied = 0
         if len(self._pending) > _MOST_TICKS:
-            while len(self._pending) > _MOST_TICKS // 2:
-                self._settled_ns = self._pending[0].stamp_ns
-                self._step(self._pending.popleft())
+            self._decide_all(_MOST_TICKS // 2)
         samples, middle_sample = self._assembler.waiting()
         chunks, middle_chunk = self._schedule.waiting()
         if samples > _MOST_SAMPLES or chunks > _MOST_CHUNKS:
@@ -252,8 +250,10 @@ class EpisodeCutter:
         decided = None if self._last is None else self._last.stamp_ns
         self.timing.gather((self._start_ns, self._end_ns) if self._observations else None, decided)
 
-    def _decide_all(self) -> None:
-        while self._pending:
+    def _decide_all(self, but: int = 0) -> None:
+        """Decide the ticks that wait for an action with what is known, but not the last so many."""
+        while len(self._pending) > but:
+            self._settled_ns = self._pending[0].stamp_ns
             self._step(self._pending.popleft())
 
     def _event_after_last(self) -> _Event | None:

@@ -157,15 +157,12 @@ class TickAssembler:
             first = tick_at_or_after(stamp - inlet.reader.spec.align.reaches_back_ns, self._contract.rate_fraction)
             self._set_next(first if self._next is None else min(first, self._next))
         inlet.newest_ns = stamp if newest is None else max(stamp, newest)
-        if self._is_late(stamp):
+        forgotten = self._forgotten
+        if (self._given_out_ns is not None and stamp <= self._given_out_ns) or (
+            forgotten is not None and forgotten.begin_ns < stamp <= forgotten.until_ns
+        ):
             self.counts["late"] += 1
         return stamp
-
-    def _is_late(self, stamp_ns: int) -> bool:
-        if self._given_out_ns is not None and stamp_ns <= self._given_out_ns:
-            return True
-        forgotten = self._forgotten
-        return forgotten is not None and forgotten.begin_ns < stamp_ns <= forgotten.until_ns
 
     def _add_newer(self, inlet: _Inlet, stamp: int, message: Any) -> bool:
         """Take what is newer than what its stream has; where nothing is, say why in `counts` and return False."""

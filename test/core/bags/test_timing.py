@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -58,24 +59,27 @@ def of(sent: list[Sent], topic: str) -> tuple[Int64, Int64]:
     return stamps, np.array([each.receive_ns for each in mine], dtype=np.int64) - stamps
 
 
-def ages_at_ticks(sent: list[Sent]) -> tuple[Int64, dict[str, Int64]]:
-    """The ticks at which both observation topics are there, and how old they are."""
+def ages_at_ticks(sent: list[Sent], starts: Sequence[int]) -> tuple[Int64, dict[str, Int64]]:
+    """The ticks at which both observation topics are there, since the last start, and how old they are."""
     stamps = {topic: of(sent, topic)[0] for topic in (JOINT_STATES, POSE)}
     first = -(-min(int(each[0]) for each in stamps.values()) // PERIOD_NS) * PERIOD_NS
     ticks = np.arange(first, min(int(each[-1]) for each in stamps.values()) + 1, PERIOD_NS)
     ages = {}
     for topic, each in stamps.items():
         at = np.searchsorted(each, ticks, side="right") - 1
-        ages[topic] = np.where(at >= 0, ticks - each[at], 10 * MAX_AGE_NS)
+        since = np.searchsorted(sorted(starts), each[at], side="right") == np.searchsorted(
+            sorted(starts), ticks, side="right"
+        )
+        ages[topic] = np.where((at >= 0) & since, ticks - each[at], 10 * MAX_AGE_NS)
     there = np.all([each <= MAX_AGE_NS for each in ages.values()], axis=0)
     return ticks[there], {topic: each[there] for topic, each in ages.items()}
 
 
-def expected_topic(sent: list[Sent], topic: str) -> TopicReport:
+def expected_topic(sent: list[Sent], topic: str, starts: Sequence[int] = ()) -> TopicReport:
     stamps, delays = of(sent, topic)
     periods = np.diff(stamps)
     periods = periods[periods > 0]
-    ages = ages_at_ticks(sent)[1].get(topic)
+    ages = ages_at_ticks(sent, starts)[1].get(topic)
     low, high = np.percentile(delays, [5, 95])
     usual = float(np.median(periods))
     return TopicReport(
@@ -92,7 +96,9 @@ def expected_topic(sent: list[Sent], topic: str) -> TopicReport:
     )
 
 
-def expected_episode(sent: list[Sent], topic: str, start_ns: int, end_ns: int) -> EpisodeTopic:
+def expected_episode(
+    sent: list[Sent], topic: str, start_ns: int, end_ns: int, starts: Sequence[int] = ()
+) -> EpisodeTopic:
     stamps, delays = of(sent, topic)
     whole = np.diff(stamps)
     order = np.argsort(stamps, kind="stable")
@@ -101,7 +107,7 @@ def expected_episode(sent: list[Sent], topic: str, start_ns: int, end_ns: int) -
     last = int((stamps <= end_ns).sum())
     periods = np.diff(stamps[in_force:last])
     periods = periods[periods > 0]
-    ticks, ages = ages_at_ticks(sent)
+    ticks, ages = ages_at_ticks(sent, starts)
     mine = ages[topic][(ticks >= start_ns) & (ticks <= end_ns)] if topic in ages else None
     return EpisodeTopic(
         last - in_force,
@@ -122,15 +128,15 @@ def same(found: TopicReport | EpisodeTopic, expected: TopicReport | EpisodeTopic
             assert getattr(found, name) == pytest.approx(value, rel=1e-9, abs=1e-12), (name, expected)
 
 
-def check(made: Cut, sent: list[Sent]) -> None:
+def check(made: Cut, sent: list[Sent], starts: Sequence[int] = ()) -> None:
     """All figures of the bag and of each episode."""
     for topic, report in zip(TOPICS, made.cutter.timing.topics(), strict=True):
-        same(report, expected_topic(sent, topic))
+        same(report, expected_topic(sent, topic, starts))
     reports = made.cutter.timing.episodes()
     assert len(reports) == len(made.episodes)
     for episode, topics in zip(made.episodes, reports, strict=True):
         for topic, found in zip(TOPICS, topics, strict=True):
-            same(found, expected_episode(sent, topic, episode.start_ns, episode.end_ns))
+            same(found, expected_episode(sent, topic, episode.start_ns, episode.end_ns, starts))
 
 
 def test_figures_are_those_of_all_stamps_at_once(pieces: None) -> None:
@@ -175,7 +181,7 @@ def test_figures_hold_for_one_long_episode_and_for_many_markers(pieces: None, se
     markers = [START_NS + round(at * 1e9) for at in np.random.default_rng(seed).uniform(0, 20, 30)]
     made = cut(contract, sent, markers)
     assert len(made.episodes) > 10
-    check(made, sent)
+    check(made, sent, markers)
 
 
 def test_what_lies_between_two_episodes_is_charged_to_none(pieces: None) -> None:
