@@ -61,6 +61,25 @@ def test_relabelling_equals_converting_anew_bit_for_bit(tmp_path: Path, at_succe
     assert made.changed_steps == made.steps
 
 
+@pytest.mark.parametrize(("limit_s", "end"), [(0.1, "terminal"), (0.25, "truncation"), (0.8, "terminal")])
+def test_after_a_success_nothing_is_kept_up_to_the_next_boundary_whatever_a_time_limit_cut(
+    tmp_path: Path, limit_s: float, end: str
+) -> None:
+    limit = f"cuts: [{{by: time_limit, seconds: {limit_s}, end: {end}}}]"
+    changes = (("at_success: continue", f"at_success: end\n  {limit}"),)
+    recording = record(120, (0, 30, 60, 90), seed=3)
+    first = dataset(tmp_path, "first", recording, contract_text(*changes))
+    second = dataset(tmp_path, "second", recording, contract_text(*changes, (RULE, OTHER)))
+    made = relabel(first, str(tmp_path / "second.yaml"), tmp_path / "third-v0")
+    assert metadata(made.path)["content_sha256"] == metadata(second)["content_sha256"]
+    old, new = load_dataset(first)[0], load_dataset(made.path)[0]
+    assert new.episodes < old.episodes
+    assert (made.dropped_steps, made.episodes + made.dropped_episodes) == (old.steps - new.steps, old.episodes)
+    (bag,) = report_of(made.path).bags
+    whys = [dropped.why for dropped in bag.dropped]
+    assert 0 < whys.count("after a success, before the next boundary") <= made.dropped_episodes
+
+
 def test_the_new_dataset_carries_its_rule_its_parent_and_its_sources(tmp_path: Path) -> None:
     first = dataset(tmp_path, "first", record(40), CONTRACT)
     made = relabel(first, "-tool_position.z", tmp_path / "arm-v1", success="tool_position.x > 2.9")
