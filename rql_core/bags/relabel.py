@@ -1,7 +1,7 @@
 """Labels a dataset's episodes with another reward, without the bags that they came from.
 
 Observations and actions stay as they are. Where the contract ends episodes at success, an episode ends where the new
-rule is first met, and what only a time limit had cut off from it is left out, as it is when bags are converted; one that
+rule is first met, and what only a time limit had cut off behind it is left out, as when bags are converted. One that
 the old rule had ended cannot go on, and is then truncated instead of terminal. An end that the contract calls terminal
 for another reason, such as a reset, is as terminal as before.
 """
@@ -181,7 +181,9 @@ def _relabel_episode(
     old_masks = np.asarray(infos["mask"] if "mask" in infos else 1.0 - episode["terminations"], dtype=np.float32)
     counts.old_returns.append(float(old_rewards.sum()))
     bag, start = str(origin.get("bag", "")), int(origin.get("start_ns", 0))
-    limited = (bag, int(origin.get("end_ns", 0))) if origin.get("cut") == TIME_LIMIT else None
+    limited = None
+    if origin.get("cut") == TIME_LIMIT and "end_ns" in origin:  # which a fragment does not have
+        limited = bag, int(origin["end_ns"])
     after_success = counts.solved_until == (bag, start)
     counts.solved_until = limited if after_success else None
     if after_success:

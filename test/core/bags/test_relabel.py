@@ -17,6 +17,7 @@ from rql_core.bags.relabel import new_reward, relabel
 from rql_core.cli import main
 from rql_core.contract import load_contract, parse_contract
 from rql_core.contract.rewrite import with_reward
+from rql_core.data.fragments import cut_fragments
 from rql_core.data.minari_io import load_dataset
 from rql_core.errors import ConfigError, ContractError, DatasetError
 
@@ -305,6 +306,25 @@ def test_ends_that_the_contract_calls_terminal_stay_so(tmp_path: Path, at_succes
     if at_success == "continue":
         back = relabel(made.path, str(tmp_path / "first.yaml"), tmp_path / "fourth-v0")
         assert metadata(back.path)["content_sha256"] == metadata(first)["content_sha256"]
+
+
+@pytest.mark.parametrize("at_success", ["continue", "end"])
+def test_ends_that_the_contract_calls_terminal_stay_so_in_fragments(tmp_path: Path, at_success: str) -> None:
+    marker = "type: std_msgs/msg/Header}"
+    ends = ("at_success: continue", f"at_success: {at_success}"), (marker, f"{marker[:-1]}, end: terminal}}")
+    # Three episodes of 20 steps; the end of the bag is no marker.
+    first = dataset(tmp_path, "first", record(63, (0, 21, 42), seed=3), contract_text(*ends))
+    cut_fragments(first, tmp_path / "cut-v0", 10)
+    made = relabel(tmp_path / "cut-v0", "2", tmp_path / "made-v0")
+    assert np.flatnonzero(load_dataset(made.path)[0].masks == 0).tolist() == [19, 39]
+    assert (made.episodes, made.solved_steps) == (6, 0)
+    # The steps that another rule calls solved are told from an end that was none also after that.
+    again = relabel(made.path, "tool_position.x", tmp_path / "again-v0", success="tool_position.x > 2.9")
+    if at_success == "continue":
+        solved = load_dataset(first)[0].observations.reshape(3, 21, 7)[:, 1:, 4].ravel() > 2.9
+        assert again.solved_steps == int(solved.sum()) > 0
+        back = relabel(again.path, "2", tmp_path / "back-v0", success="tool_position.x > 9")
+        assert metadata(back.path)["content_sha256"] == metadata(made.path)["content_sha256"]
 
 
 def test_a_terminal_end_is_not_taken_for_a_success_that_a_topic_said(tmp_path: Path) -> None:
