@@ -392,6 +392,8 @@ class EpisodeCutter:
         except ContractError as error:
             raise ContractError(f"{self._which_episode()}, {error}") from None
         self._made += 1
+        if self._signals is not None:
+            self._signals.labelled(ticks[0], ticks[-1])
         self.timing.close((self._start_ns, self._end_ns))
         solved_steps = int((masks == 0).sum())
         if terminal:
