@@ -67,6 +67,8 @@ def convert(
     rule = _BadBagRule.of(contract, bad_bags)
     path = checked_directory(output)
     paths = find_bags([bags] if isinstance(bags, str | Path) else bags)
+    if engine == "ray":  # whose workers have another current directory
+        paths = [found.absolute() for found in paths]
     if not paths:
         raise BagError("no bags were given; give at least one bag directory or file")
     with _Progress(paths, progress) as bar:

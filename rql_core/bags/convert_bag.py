@@ -58,7 +58,8 @@ def convert_bag(
     wanted = {spec.topic: spec.type for spec in contract.observation.topics}
     wanted[contract.action.topic] = contract.action.type
     with BagReader(path, definitions) as bag:
-        cutter = EpisodeCutter(contract, *_events(bag, contract, wanted), signals=_reward_signals(bag, contract))
+        signals = _reward_signals(bag, contract)
+        cutter = EpisodeCutter(contract, *_events(bag, contract, wanted), signals=signals)
         push = cutter.push
         for topic, receive_ns, message in bag.messages(wanted):
             try:
@@ -103,6 +104,7 @@ def convert_bag(
             )
             for each in cutter.too_short
         ],
+        labels=[] if signals is None else signals.uses(),
     )
     if report.steps == 0:
         raise BagError(
@@ -192,4 +194,7 @@ def _why_nothing(contract: Contract, report: BagReport, cutter: EpisodeCutter) -
         return f"no action was in force at any of {ticks} observations; compare the stamps of {contract.action.topic}"
     if cutter.longest_run:
         return f"the longest episode has {cutter.longest_run} steps, min_steps is {contract.episodes.min_steps}"
+    if unsaid := report.left_out.get("steps_without_reward_message"):
+        topics = ", ".join(dict.fromkeys(rule.topic for rule in contract.reward.topics if rule.missing == "cut"))
+        return f"{unsaid} steps without a message of {topics}; compare its clock in the contract with the observations'"
     return f"{ticks} observations, but no two that follow each other with an action in force"

@@ -4,10 +4,16 @@ The messages of a topic mostly have the same names and the same array lengths, a
 place. A layout remembers the bytes that say so; a message that has the very same bytes there is read by one unpacking
 and one view an array, any other is decoded by `rosbags`, which also decides what is damaged. A new layout is used only
 after it has given the same message as `rosbags`. test/core/bags/test_decode.py compares the two.
+
+One thing is taken that `rosbags` refuses. What `rclpy.serialization.serialize_message` returns is as long as what was
+reserved for it, and rmw_fastrtps reserves for an empty array as if its first element were there to be aligned. Behind
+the message is what lay in memory there, and a Python node writes all of it into its bag.
 """
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from struct import Struct, pack
@@ -34,6 +40,10 @@ _NUMPY_NAMES = {"byte": "int8", "char": "uint8", "bool": "bool_"}
 _MOST_LAYOUTS = 8
 # A layout costs as much as some ten messages. A topic that has had so many in vain is left to rosbags.
 _MOST_TRIALS = 64
+# CDR fills up to a multiple of four.
+_MOST_PADDING = 3
+# An empty array of eight-byte numbers reserves four bytes, and the next number may have to be aligned by four more.
+_MOST_RESERVED = 8
 # A cloud of points as messages would make a layout as large as the cloud.
 _MOST_ELEMENTS = 256
 
@@ -48,15 +58,26 @@ class Decoder:
         self._trials = 0
 
     def __call__(self, raw: bytes | memoryview) -> Any:
-        """The message. Raises what `rosbags` raises when it is damaged."""
+        """The message. Raises what `rosbags` raises when it is damaged, also by more behind it than may be."""
         for layout in self._layouts.get(len(raw), ()):
             data = bytes(raw[_HEAD:])
             if layout.fits(data) and raw[:2] == _LITTLE_ENDIAN:
                 return layout.make(layout.unpack(data), data)
-        message = self._store.deserialize_cdr(raw, self._type)
+        message = self._plain(raw)
         if self._trials < _MOST_TRIALS and raw[:2] == _LITTLE_ENDIAN:
             self._learn(raw, message)
         return message
+
+    def _plain(self, raw: bytes | memoryview) -> Any:
+        """As `deserialize_cdr` does it, which also says what is wrong."""
+        definition = self._store.get_msgdef(self._type)
+        if raw[:2] == _LITTLE_ENDIAN:
+            with contextlib.suppress(struct.error, ValueError):
+                message, end = definition.deserialize_cdr_le(raw[_HEAD:], 0, definition.cls, self._store)
+                behind = len(raw) - _HEAD - end
+                if behind <= _MOST_PADDING or behind <= _MOST_PADDING + _MOST_RESERVED * _empty_arrays(message):
+                    return message
+        return self._store.deserialize_cdr(raw, self._type)
 
     def _learn(self, raw: bytes | memoryview, message: object) -> None:
         self._trials += 1
@@ -84,6 +105,15 @@ class _Layout:
                 # Padding has no meaning, and not every middleware sets it to zero.
                 return all(data[begin:end] == expected for begin, end, expected in self.places)
         return True
+
+
+def _empty_arrays(node: Any) -> int:
+    """How many arrays of eight-byte numbers in a message are empty."""
+    if isinstance(node, np.ndarray):
+        return int(not node.size and node.itemsize == 8)
+    if isinstance(node, list):
+        return sum(map(_empty_arrays, node))
+    return sum(_empty_arrays(getattr(node, field.name)) for field in fields(node)) if is_dataclass(node) else 0
 
 
 def _same(one: Any, other: Any) -> bool:

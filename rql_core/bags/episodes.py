@@ -32,6 +32,8 @@ from rql_core.contract.schema import Contract
 from rql_core.contract.time import NANOSECONDS, tick_time
 from rql_core.errors import ContractError
 
+# The cut that is no end of what was recorded: the next episode begins with the last observation.
+TIME_LIMIT = "time limit"
 # What waits for a topic that is silent is bounded. Looked after so often that it costs nothing, a few MB at most.
 _TIDY_MESSAGES = 2**14
 # Of observations with 50 numbers 10 MB; 200 s at 100 Hz in which no action came.
@@ -312,7 +314,7 @@ class EpisodeCutter:
             self._solved = True
             return
         if self._time_limit is not None and len(self._observations) - 1 == self._time_limit_steps:
-            self._boundary("time limit", terminal=self._time_limit.end == "terminal")
+            self._boundary(TIME_LIMIT, terminal=self._time_limit.end == "terminal")
             self._observations.append(tick.observation)
             self._ticks.append(tick.stamp_ns)
             self._start_ns = tick.stamp_ns
@@ -390,6 +392,8 @@ class EpisodeCutter:
         except ContractError as error:
             raise ContractError(f"{self._which_episode()}, {error}") from None
         self._made += 1
+        if self._signals is not None:
+            self._signals.labelled(ticks[0], ticks[-1])
         self.timing.close((self._start_ns, self._end_ns))
         solved_steps = int((masks == 0).sum())
         if terminal:

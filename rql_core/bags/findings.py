@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from rql_core.bags.report import Bound, ConversionReport, Finding, NumberReport
 from rql_core.bags.timing import EpisodeTopic
 from rql_core.contract.quality_schema import Quality
+from rql_core.contract.time import NANOSECONDS
 
 # Remarks are made from here on. They fail nothing, so each is where a person who knows the robot would begin to ask.
 _SATURATED = 0.1  # a tenth of the steps at a limit: the limit, and not the task, shapes the actions
 _DROPS = 0.01  # one message in a hundred is past what a sound network loses
 _OFFSET_S = 0.1  # clocks that are kept in step differ by milliseconds, and a message travels in some more
+_UNHEARD = 0.1  # a tenth of a topic's rewards is no longer what lies before, between and behind episodes
 _DROPPED = 0.1  # a tenth of the recording not used
 _WHOLE_RANGE = 0.9  # from one limit to nearly the other within one step
 _SPIKE = 5.0  # times the width of the middle 98 %, outside it: no motion of the same robot looks like that
@@ -72,6 +74,7 @@ def find_remarks(report: ConversionReport) -> list[Finding]:
     ]
     return [
         *broken,
+        *_about_label_topics(report),
         *_about_bags(report),
         *_about_labels(report),
         *_about_topics(report),
@@ -126,6 +129,30 @@ def _about_bags(report: ConversionReport) -> Iterator[Finding]:
     if report.skipped:
         read = len(report.bags) + len(report.skipped)
         yield Finding("remark", f"{len(report.skipped)} of {read} bags cannot be used and were skipped; see below why.")
+
+
+def _about_label_topics(report: ConversionReport) -> Iterator[Finding]:
+    for bag in report.bags:
+        for use in bag.labels:
+            where, outside = f"{use.topic} in {bag.path}", use.messages - use.in_steps
+            if not use.messages:
+                yield Finding("remark", f"No message on {where}, which {use.says} comes from.")
+            elif not use.in_steps:
+                what = "all its rewards are 0" if use.says == "reward" else "none of its steps is solved"
+                yield Finding(
+                    "remark",
+                    f"NONE of {_count(use.messages, 'message')} of {where} lies in a step, so that {what}: by clock "
+                    f"{use.clock} they are from {_span(use.start_ns, use.end_ns)}, and the observations begin at "
+                    f"{bag.start_ns / NANOSECONDS:.3f} s. Is that the same clock?",
+                )
+            elif outside > _UNHEARD * use.messages:
+                yield Finding(
+                    "remark", f"{outside} of {_count(use.messages, 'message')} of {where} lie outside all steps."
+                )
+
+
+def _span(start_ns: int, end_ns: int) -> str:
+    return f"{start_ns / NANOSECONDS:.3f} to {end_ns / NANOSECONDS:.3f} s"
 
 
 def _about_labels(report: ConversionReport) -> Iterator[Finding]:

@@ -36,7 +36,7 @@ from rql_core.contract.load import parse_contract
 from rql_core.errors import BagError, ConfigError, DatasetError
 
 # Written into every key: parts of another layout are made anew.
-_LAYOUT = 3
+_LAYOUT = 4
 _HEAD = "part.json"
 
 

@@ -322,6 +322,8 @@ class BagReader:
         if not packed or recovered.damage:
             detail = f", {recovered.bytes_cut} bytes cut" if recovered.bytes_cut else ""
             self.notes.append(f"unfinished, {recovered.messages} messages read{detail}")
+        for topic, count in recovered.not_cdr.items():
+            self.notes.append(f"{topic}: {count} messages are not CDR, or of no type, and were left out")
         return recovered.path
 
     def _damaged(self, error: Exception) -> BagError:

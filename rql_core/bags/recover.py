@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
@@ -17,12 +19,16 @@ from rql_core.errors import BagError
 
 @dataclass(frozen=True)
 class RecoveredBag:
-    """What `recover_bag` kept. `bytes_cut` counts MCAP only: SQLite rolls back by itself. `damage`: why it was cut."""
+    """What `recover_bag` kept. `bytes_cut` counts MCAP only: SQLite rolls back by itself. `damage`: why it was cut.
+
+    `not_cdr`: messages by topic that are not CDR, or of no type, and were left out.
+    """
 
     path: Path
     messages: int
     bytes_cut: int
     damage: str
+    not_cdr: Mapping[str, int] = field(default_factory=dict)
 
 
 def storage_files(path: Path, packed: bool = False) -> list[Path]:
@@ -82,9 +88,10 @@ def recover_bag(source: Path | str, destination: Path | str) -> RecoveredBag:
     return RecoveredBag(destination, *recovered)
 
 
-def _copy(files: list[Path], target: Path) -> tuple[int, int, str]:
+def _copy(files: list[Path], target: Path) -> tuple[int, int, str, Mapping[str, int]]:
     storage: Storage = "sqlite3" if ".db3" in files[0].suffixes else "mcap"
     messages, bytes_cut, damage = 0, 0, []
+    not_cdr: Counter[str] = Counter()
     types: dict[str, str] = {}
     with BagWriter(target, storage) as writer:
         for file in files:
@@ -103,9 +110,10 @@ def _copy(files: list[Path], target: Path) -> tuple[int, int, str]:
                     _add(writer, topic)
                     types[topic.name] = topic.type
             bytes_cut += scan.bytes_cut
+            not_cdr += scan.not_cdr
             if scan.damage:
                 damage.append(f"{file.name}: {scan.damage}")
-    return messages, bytes_cut, "; ".join(damage)
+    return messages, bytes_cut, "; ".join(damage), dict(not_cdr)
 
 
 def _add(writer: BagWriter, topic: RawTopic) -> None:

@@ -1,8 +1,9 @@
 """Labels a dataset's episodes with another reward, without the bags that they came from.
 
 Observations and actions stay as they are. Where the contract ends episodes at success, an episode ends where the new
-rule is first met; one that the old rule had ended cannot go on, and is then truncated instead of terminal. An end that
-the contract calls terminal for another reason, such as a reset, is as terminal as before.
+rule is first met, and what only a time limit had cut off behind it is left out, as when bags are converted. One that
+the old rule had ended cannot go on, and is then truncated instead of terminal. An end that the contract calls terminal
+for another reason, such as a reset, is as terminal as before.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from rql_core.bags.episodes import Episode
+from rql_core.bags.episodes import TIME_LIMIT, Episode
 from rql_core.bags.relabel_report import RelabelReport
 from rql_core.bags.report import DroppedEpisode, Relabelling
 from rql_core.bags.report_page import report_files
@@ -161,6 +162,8 @@ class _Counts:
         self.changed = self.solved = self.successes = self.dropped = self.dropped_steps = 0
         self.returns: list[float] = []
         self.old_returns: list[float] = []
+        # Bag and time at which goes on, past a time limit, what the new rule has solved before.
+        self.solved_until: tuple[str, int] | None = None
 
 
 def _relabel_episode(
@@ -176,6 +179,20 @@ def _relabel_episode(
     old_rewards = np.asarray(episode["rewards"], dtype=np.float64)
     infos = episode.get("infos") or {}
     old_masks = np.asarray(infos["mask"] if "mask" in infos else 1.0 - episode["terminations"], dtype=np.float32)
+    counts.old_returns.append(float(old_rewards.sum()))
+    bag, start = str(origin.get("bag", "")), int(origin.get("start_ns", 0))
+    limited = None
+    if origin.get("cut") == TIME_LIMIT and "end_ns" in origin:  # which a fragment does not have
+        limited = bag, int(origin["end_ns"])
+    after_success = counts.solved_until == (bag, start)
+    counts.solved_until = limited if after_success else None
+    if after_success:
+        steps = len(old_masks)
+        counts.dropped += 1
+        counts.dropped_steps += steps
+        why = "after a success, before the next boundary"
+        report.drop(bag, DroppedEpisode(start, int(origin["end_ns"]), steps, str(origin["cut"]), why))
+        return
     # The last mask is 0 then without a success, unless the step was one of those that solved the task.
     ended = bool(episode["terminations"][-1]) and not _ended_by_success(contract, origin)
     solved = old_masks == 0
@@ -185,12 +202,11 @@ def _relabel_episode(
         rewards, masks = RewardRule(contract).label(observations, StepSignals(old_rewards, solved))
     except ContractError as error:
         raise DatasetError(f"{where}, {error}") from None
-    counts.old_returns.append(float(old_rewards.sum()))
     steps, terminal = len(masks), ended
-    bag, start = str(origin.get("bag", "")), int(origin.get("start_ns", 0))
     if contract.episodes.at_success == "end" and not masks.all():
         steps, terminal = int(np.argmin(masks)) + 1, True
         counts.dropped_steps += len(masks) - steps
+        counts.solved_until = limited
         if steps < len(masks) and "start_ns" in origin:
             first = tick_at_or_after(int(origin["start_ns"]), contract.rate_fraction)
             origin["end_ns"] = tick_time(first + steps, contract.rate_fraction)

@@ -37,6 +37,7 @@ class RelabelReport:
         self._old = _report_of(source, metadata)
         self._software = {str(name): str(version) for name, version in dict(metadata.get("software") or {}).items()}
         self._statistics = DatasetStatistics(contract)
+        self._label_topics = frozenset(rule.topic for rule in contract.reward.topics)
         self._bags: list[_BagOfEpisodes] = []
         self._seen = 0
 
@@ -56,10 +57,14 @@ class RelabelReport:
         """The report of at least one episode."""
         old = self._old
         others: dict[str, Any] = {} if old is None else {"bad_bags": old.bad_bags, "skipped": old.skipped}
-        bags = [each.report() for each in self._bags]
+        bags = [self._with_topics_in_use(each.report()) for each in self._bags]
         return self._statistics.report(
             dataset, contract_sha256, content_sha256, bags, self._software, relabelled=relabelled, **others
         )
+
+    def _with_topics_in_use(self, bag: BagReport) -> BagReport:
+        """Without the topics that labels came from and do so no more."""
+        return dataclasses.replace(bag, labels=[use for use in bag.labels if use.topic in self._label_topics])
 
     def _next(self, bag: str) -> tuple[_BagOfEpisodes, EpisodeReport | None]:
         about = None if self._old is None else self._old.each_episode[self._seen]

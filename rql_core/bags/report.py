@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rql_core.bags.timing import EpisodeTopic, TopicReport
+from rql_core.contract.reward_signals import SignalUse
 
 # Beside a dataset lies its report in this form, which is read again.
 REPORT_FILE = "report.json"
@@ -27,7 +28,8 @@ class DroppedEpisode:
 class BagReport:
     """What became of one bag. `left_out` counts what was not used, `cuts` why episodes ended.
 
-    `start_ns`: first stamp that was used. `episode_topics`: for each episode each of `topics`.
+    `start_ns`: first stamp that was used. `episode_topics`: for each episode each of `topics`. `labels`: what came
+    of the messages of each topic that reward or success comes from.
     """
 
     path: str
@@ -43,6 +45,7 @@ class BagReport:
     start_ns: int = 0
     episode_topics: list[list[EpisodeTopic]] = field(default_factory=list)
     dropped: list[DroppedEpisode] = field(default_factory=list)
+    labels: list[SignalUse] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -251,6 +254,8 @@ def _bag_lines(bag: BagReport) -> list[str]:
         if topic.median_age_s is not None and topic.longest_age_s is not None:
             parts.append(f"age at tick {topic.median_age_s:.4f} s (longest {topic.longest_age_s:.4f} s)")
         lines.append(f"  {topic.topic}: {', '.join(parts)}")
+    for use in bag.labels:
+        lines.append(f"  {use.topic}: {use.in_steps} of {use.messages} messages give steps their {use.says}")
     if bag.left_out:
         lines.append("  left out: " + ", ".join(f"{name} {count}" for name, count in bag.left_out.items()))
     lines.append("  episodes ended by: " + ", ".join(f"{why} {count}" for why, count in bag.cuts.items()))

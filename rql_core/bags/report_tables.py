@@ -176,7 +176,23 @@ def dropped(report: ConversionReport) -> str:
             for name, count in left_out.most_common()
         ]
         text += "<h3>Messages and ticks that were not used</h3>" + table(["count", "what", "means"], counted)
+    if any(bag.labels for bag in report.bags):
+        text += "<h3>Messages that reward and success come from</h3>" + _labels(report)
     return text
+
+
+def _labels(report: ConversionReport) -> str:
+    messages: Counter[tuple[str, str]] = Counter()
+    in_steps: Counter[tuple[str, str]] = Counter()
+    for bag in report.bags:
+        for use in bag.labels:
+            messages[use.topic, use.says] += use.messages
+            in_steps[use.topic, use.says] += use.in_steps
+    rows = [
+        [escape(topic), says, f"{count:,}", f"{in_steps[topic, says]:,}", f"{count - in_steps[topic, says]:,}"]
+        for (topic, says), count in messages.items()
+    ]
+    return table(["topic", "says", "messages", "within a step", "outside all steps"], rows)
 
 
 def bags(report: ConversionReport) -> str:

@@ -13,6 +13,7 @@ import sqlite3
 import struct
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -60,12 +61,17 @@ class RawTopic:
 
 @dataclass
 class Scan:
-    """Goes over one storage file once; afterwards says which topics it has and how far it was whole."""
+    """Goes over one storage file once; afterwards says which topics it has and how far it was whole.
+
+    `not_cdr`: messages of MCAP channels in another encoding, such as JSON, or without a type, by topic; they are left
+    out.
+    """
 
     path: Path
     topics: dict[str, RawTopic] = field(default_factory=dict, init=False)
     bytes_cut: int = field(default=0, init=False)
     damage: str = field(default="", init=False)
+    not_cdr: Counter[str] = field(default_factory=Counter, init=False)
 
     def messages(self) -> Iterator[tuple[RawTopic, int, bytes]]:
         """Topic, receive time in ns and CDR bytes of each whole message, in the order of the file.
@@ -88,7 +94,7 @@ class Scan:
                 reason = str(error).replace(f"{inside.path}: ", "")
                 unpacked = f"cannot be unpacked ({self.damage}): " if self.damage else "unpacked: "
                 raise BagError(f"{self.path}: {unpacked}{reason}") from error
-            self.topics, self.bytes_cut = inside.topics, inside.bytes_cut
+            self.topics, self.bytes_cut, self.not_cdr = inside.topics, inside.bytes_cut, inside.not_cdr
             self.damage = self.damage or inside.damage
 
     def _unpacked(self, messages: Iterator[tuple[RawTopic, int, bytes]]) -> Iterator[tuple[RawTopic, int, bytes]]:
@@ -112,9 +118,9 @@ class Scan:
                     f"{self.path}: does not begin like an MCAP file ({size} bytes); it cannot be read as a bag"
                 )
             schemas: dict[int, tuple[str, MessageDefinition]] = {}
-            channels: dict[int, RawTopic] = {}
+            channels: dict[int, RawTopic | str] = {}
             while True:
-                self.topics.update({topic.name: topic for topic in channels.values()})
+                self.topics.update({topic.name: topic for topic in channels.values() if isinstance(topic, RawTopic)})
                 start = file.tell()
                 try:
                     opcode, body = _record(file, size)
@@ -123,7 +129,7 @@ class Scan:
                     if opcode == _CHUNK:
                         yield from self._chunk(body, schemas, channels)
                         continue
-                    message = _take(opcode, body, schemas, channels)
+                    message = self._take(opcode, body, schemas, channels)
                 except BagError:
                     raise
                 except Exception as error:  # whatever a damaged record makes the decoders raise means "not whole"
@@ -135,7 +141,7 @@ class Scan:
                     yield message
 
     def _chunk(
-        self, body: bytes, schemas: dict[int, tuple[str, MessageDefinition]], channels: dict[int, RawTopic]
+        self, body: bytes, schemas: dict[int, tuple[str, MessageDefinition]], channels: dict[int, RawTopic | str]
     ) -> list[tuple[RawTopic, int, bytes]]:
         """All messages of a chunk, or an exception and none of them."""
         _, _, size, checksum = struct.unpack_from("<QQQI", body)
@@ -147,7 +153,7 @@ class Scan:
         messages = []
         while inside.tell() < len(content):
             opcode, record = _record(inside, len(content))
-            message = _take(opcode, record, schemas, channels)
+            message = self._take(opcode, record, schemas, channels)
             if message is not None:
                 messages.append(message)
         return messages
@@ -157,7 +163,7 @@ class Scan:
         file: BinaryIO,
         start: int,
         schemas: dict[int, tuple[str, MessageDefinition]],
-        channels: dict[int, RawTopic],
+        channels: dict[int, RawTopic | str],
     ) -> Iterator[tuple[RawTopic, int, bytes]]:
         """The file ends inside a chunk: if that is not compressed, its whole messages are still good."""
         file.seek(start)
@@ -172,12 +178,41 @@ class Scan:
         while True:
             try:
                 opcode, record = _record(rest, size)
-                message = _take(opcode, record, schemas, channels)
+                message = self._take(opcode, record, schemas, channels)
             except Exception:  # the cut
                 return
             self.bytes_cut = size - rest.tell()
             if message is not None:
                 yield message
+
+    def _take(
+        self,
+        opcode: int,
+        body: bytes,
+        schemas: dict[int, tuple[str, MessageDefinition]],
+        channels: dict[int, RawTopic | str],
+    ) -> tuple[RawTopic, int, bytes] | None:
+        """Note a schema or channel (one that is not CDR by its name alone), or return a message."""
+        if opcode == _MESSAGE:
+            channel, _, stamp, _ = struct.unpack_from("<HIQQ", body)
+            topic = channels[channel]
+            if isinstance(topic, RawTopic):
+                return topic, stamp, body[22:]
+            self.not_cdr[topic] += 1
+        elif opcode == _SCHEMA:
+            rest = BytesIO(body[2:])
+            name, encoding, text = read_string(rest), read_string(rest), read_string(rest)
+            definition = MessageDefinition(_FORMATS.get(encoding, MessageDefinitionFormat.NONE), text)
+            schemas[int.from_bytes(body[:2], "little")] = (name, definition)
+        elif opcode == _CHANNEL:
+            key, schema = struct.unpack_from("<HH", body)
+            rest = BytesIO(body[4:])
+            name, encoding = read_string(rest), read_string(rest)
+            if encoding == "cdr" and schema in schemas:
+                channels[key] = RawTopic(name, *schemas[schema], get_qos(read_bytes(rest)))
+            else:
+                channels[key] = name
+        return None
 
     def _sqlite(self) -> Iterator[tuple[RawTopic, int, bytes]]:
         with tempfile.TemporaryDirectory(prefix="rql_bag_") as folder:
@@ -287,24 +322,3 @@ def _record(file: BinaryIO, size: int) -> tuple[int, bytes]:
     if head[0] == 0 or length > size - file.tell():
         raise ValueError("the file ends inside a record")
     return head[0], file.read(length)
-
-
-def _take(
-    opcode: int, body: bytes, schemas: dict[int, tuple[str, MessageDefinition]], channels: dict[int, RawTopic]
-) -> tuple[RawTopic, int, bytes] | None:
-    """Note a schema or channel, or return a message."""
-    if opcode == _MESSAGE:
-        channel, _, stamp, _ = struct.unpack_from("<HIQQ", body)
-        return channels[channel], stamp, body[22:]
-    if opcode == _SCHEMA:
-        rest = BytesIO(body[2:])
-        name, encoding, text = read_string(rest), read_string(rest), read_string(rest)
-        definition = MessageDefinition(_FORMATS.get(encoding, MessageDefinitionFormat.NONE), text)
-        schemas[int.from_bytes(body[:2], "little")] = (name, definition)
-    elif opcode == _CHANNEL:
-        key, schema = struct.unpack_from("<HH", body)
-        rest = BytesIO(body[4:])
-        topic, encoding = read_string(rest), read_string(rest)
-        if encoding == "cdr" and schema in schemas:
-            channels[key] = RawTopic(topic, *schemas[schema], get_qos(read_bytes(rest)))
-    return None

@@ -29,9 +29,7 @@ from rql_core.errors import BagError
 if TYPE_CHECKING:
     from rosbags.interfaces.typing import RPath
     from rosbags.rosbag2.reader import ReaderProtocol
-    from rosbags.typesys.store import Typestore
 
-_LITTLE_ENDIAN = b"\x00\x01"
 _HEADER = "std_msgs/msg/Header"
 
 RawMessage = tuple[Connection, int, bytes]
@@ -132,25 +130,6 @@ class OpenBag:
         """Whether a storage begins before the one before it ends."""
         filled = [storage for storage in self.storages if storage.messages_there]
         return any(later.start_ns < earlier.end_ns - 1 for earlier, later in pairwise(filled))
-
-
-def _cdr_decoder(store: Typestore, kind: str) -> Callable[[bytes], Any]:
-    """What `deserialize_cdr` does, with what it looks up for each message looked up once.
-
-    Everything but a little-endian message of the right length goes to `deserialize_cdr`, which knows what is wrong.
-    """
-    definition = store.get_msgdef(kind)
-    decode_little, made = definition.deserialize_cdr_le, definition.cls
-
-    def decode(data: bytes) -> Any:
-        if data[:2] == _LITTLE_ENDIAN:
-            message, end = decode_little(data[4:], 0, made, store)
-            # CDR may end in up to three bytes that fill it to a multiple of four.
-            if end + 7 >= len(data) >= 4:
-                return message
-        return store.deserialize_cdr(data, kind)
-
-    return decode
 
 
 def open_bag(path: Path, stack: ExitStack) -> OpenBag:

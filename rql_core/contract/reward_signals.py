@@ -11,7 +11,7 @@ import math
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,23 @@ class StepSignals:
 
     rewards: npt.NDArray[np.float64] | None
     solved: npt.NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class SignalUse:
+    """What came of the messages of a topic in one recording, `says`: of what they are the source.
+
+    `in_steps`: how many of `messages` lie in steps that were labelled by them; `start_ns`, `end_ns`: the first and last
+    stamp by `clock`, 0 without messages.
+    """
+
+    topic: str
+    says: Literal["reward", "success"]
+    clock: Literal["header", "receive"]
+    messages: int
+    in_steps: int
+    start_ns: int
+    end_ns: int
 
 
 class RewardSignals:
@@ -70,6 +87,15 @@ class RewardSignals:
                 solved = signal.values(ticks_ns) >= signal.threshold
         return StepSignals(rewards, solved)
 
+    def labelled(self, start_ns: int, end_ns: int) -> None:
+        """The steps between these two ticks, one after the other, are in an episode that is kept."""
+        for signal in self._signals:
+            signal.in_steps += int(signal.counts([start_ns, end_ns])[0])
+
+    def uses(self) -> list[SignalUse]:
+        """What came of the messages so far: reward and success apart, also where they come from one topic."""
+        return [signal.use() for signal in self._signals]
+
 
 @dataclass
 class _Signal:
@@ -77,6 +103,7 @@ class _Signal:
     stamps: array[int] = field(default_factory=lambda: array("q"))
     numbers: array[float] = field(default_factory=lambda: array("d"))
     newest_ns: int | None = None
+    in_steps: int = 0
 
     def __post_init__(self) -> None:
         self._get = _compile(self.rule.field)
@@ -117,6 +144,18 @@ class _Signal:
         self.stamps.append(stamp)
         self.numbers.append(number)
         self._sorted = None
+
+    def use(self) -> SignalUse:
+        stamps, _ = self._in_order()
+        return SignalUse(
+            topic=self.rule.topic,
+            says="reward" if isinstance(self.rule, RewardTopic) else "success",
+            clock=self.rule.clock,
+            messages=len(stamps),
+            in_steps=self.in_steps,
+            start_ns=int(stamps[0]) if len(stamps) else 0,
+            end_ns=int(stamps[-1]) if len(stamps) else 0,
+        )
 
     def counts(self, ticks_ns: Sequence[int]) -> npt.NDArray[np.intp]:
         """(T,): messages within each step."""

@@ -30,6 +30,7 @@ def cut_fragments(source: Path, destination: Path, steps: int, *, overwrite: boo
     with DatasetWriter(destination, contract_text, overwrite=overwrite) as writer:
         for index, episode in enumerate(storage.get_episodes(range(storage.total_episodes))):
             masks = _masks(episode)
+            (about_it,) = storage.get_episode_metadata([index])
             for first in range(0, len(masks) - steps + 1, steps):
                 rows = slice(first, first + steps)
                 ends = first + steps == len(masks) and bool(episode["terminations"][-1])
@@ -39,7 +40,7 @@ def cut_fragments(source: Path, destination: Path, steps: int, *, overwrite: boo
                     np.ascontiguousarray(episode["rewards"][rows], dtype=np.float32),
                     np.ascontiguousarray(masks[rows]),
                     terminal=ends,
-                    origin={"episode": index, "first_step": first},
+                    origin={"episode": index, "first_step": first, **_end(about_it, masks, rows)},
                 )
         episodes, kept = writer.episodes, writer.steps
         about = {
@@ -49,6 +50,19 @@ def cut_fragments(source: Path, destination: Path, steps: int, *, overwrite: boo
         }
         writer.finish({"fragments": about}, {})
     return episodes, trajectories.steps - kept
+
+
+def _end(about: dict[str, Any], masks: np.ndarray, rows: slice) -> dict[str, str | int]:
+    """Why the fragment ends and how many of its steps solve the task, as far as the episode says it of itself."""
+    if not {"cut", "solved_steps"} <= about.keys():
+        return {}
+    last = rows.stop == len(masks)
+    # The last mask of an episode is 0 also where a terminal end was no success.
+    unsolved = int((masks == 0).sum()) - int(about["solved_steps"]) if last else 0
+    return {
+        "cut": str(about["cut"]) if last else "fragment",
+        "solved_steps": int((masks[rows] == 0).sum()) - unsolved,
+    }
 
 
 def _masks(episode: dict[str, Any]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What goes wrong with files in the field: each fault is named and located, or read around by a rule that is said."""
 
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -126,6 +127,37 @@ def test_what_is_before_the_noise_is_recovered(tmp_path: Path) -> None:
     tools = [message.pose.position.x for _, _, message in read_bag(tmp_path / "whole", POSE)]
     assert 1000 < len(tools) < 7000
     np.testing.assert_array_equal(tools, recording.tool[: len(tools), 0])
+
+
+def mcap_record(opcode: int, body: bytes) -> bytes:
+    return bytes([opcode]) + struct.pack("<Q", len(body)) + body
+
+
+def mcap_text(text: str) -> bytes:
+    return struct.pack("<I", len(text)) + text.encode()
+
+
+@pytest.mark.parametrize("schema", [7, 0])
+def test_messages_that_are_no_cdr_do_not_end_an_unfinished_bag(tmp_path: Path, schema: int) -> None:
+    """Other tools write a status in JSON, with a schema or none, into the same file."""
+    bag = synthetic.record(60).write(tmp_path / "bag")
+    (bag / "metadata.yaml").unlink()
+    file = storage_file(bag)
+    data = file.read_bytes()
+    head = 8 + 9 + int.from_bytes(data[9:17], "little")  # magic, and the record of the header
+    stamps = struct.pack("<QQ", synthetic.START_NS, synthetic.START_NS)
+    others = mcap_record(3, struct.pack("<H", 7) + mcap_text("Status") + mcap_text("jsonschema") + mcap_text("{}"))
+    others += mcap_record(4, struct.pack("<HH", 99, schema) + mcap_text("/status") + mcap_text("json") + mcap_text(""))
+    others += 3 * mcap_record(5, struct.pack("<HI", 99, 0) + stamps + b"{}")
+    # Three quarters: as after a power failure.
+    file.write_bytes(data[:head] + others + data[head : len(data) * 3 // 4])
+    with BagReader(bag) as reader:
+        assert "/status" not in reader.topics
+        got = [(topic, stamp) for topic, stamp, _ in reader.messages(TOPICS)]
+        assert reader.notes[1:] == ["/status: 3 messages are not CDR, or of no type, and were left out"]
+    file.write_bytes(data[: len(data) * 3 // 4])
+    assert got == [(topic, stamp) for topic, stamp, _ in read_bag(bag, TOPICS)]
+    assert len(got) > 40
 
 
 def test_noise_in_a_file_that_has_its_end_is_damage_also_where_metadata_are_missing(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Whoever converts the bags, one process, several or a cluster: the dataset is the same, bit for bit."""
 
+import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,12 +11,14 @@ import synthetic
 
 from rql_core.bags import convert
 from rql_core.bags.engines import answer
-from rql_core.bags.parts import Part, PartTask
+from rql_core.bags.parts import BadBag, Part, PartTask
 from rql_core.bags.software import software_versions
 from rql_core.errors import BagError, ConfigError
 from rql_core.workers import WorkerError
 
 BAGS = 5
+# The package has the function under the module's name.
+conversion = importlib.import_module("rql_core.bags.convert")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,34 @@ def test_so_many_workers_make_the_same_files_as_one(place: Path, tmp_path: Path,
     convert(place / "bags", place / "contract.yaml", tmp_path / f"w{workers}x-v0", progress=False, workers=workers)
     assert_as_by_one_worker(place, tmp_path / f"w{workers}x-v0")
     assert [child.name for child in tmp_path.iterdir()] == [f"w{workers}x-v0"]
+
+
+def test_relative_paths_leave_for_a_cluster_as_absolute_ones(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The current directory of its workers is another one."""
+    tasks: list[PartTask] = []
+
+    def elsewhere(tasks_of_run: list[PartTask]) -> Iterator[tuple[int, Part | BadBag]]:
+        tasks.extend(tasks_of_run)
+        monkeypatch.chdir(tmp_path / "away")
+        for index, task in enumerate(tasks_of_run):
+            part, error, _ = answer(task)
+            assert part is not None, error
+            yield index, part
+
+    (tmp_path / "away").mkdir()
+    (tmp_path / "here").symlink_to(place)
+    monkeypatch.setattr(conversion, "make_engine", lambda *_: elsewhere)
+    monkeypatch.chdir(tmp_path)
+    report = convert("here/bags/run_*", "here/contract.yaml", "sets/x-v0", progress=False, engine="ray")
+    assert [task.bag for task in tasks] == [str(tmp_path / "here" / "bags" / f"run_{i}") for i in range(BAGS)]
+    assert [bag.path for bag in report.bags] == [task.bag for task in tasks]
+    assert report.episodes == 2 * BAGS
+    # The same command from the same place finds its dataset.
+    monkeypatch.chdir(tmp_path)
+    again = convert("here/bags", "here/contract.yaml", "sets/x-v0", progress=False, engine="ray")
+    assert again == report
 
 
 def test_an_error_in_a_worker_process_is_the_error_of_one_worker(place: Path, tmp_path: Path) -> None:

@@ -154,3 +154,51 @@ def test_a_topic_without_two_alike_messages_costs_only_so_many_trials() -> None:
         assert_as_rosbags(decoder, encoded(TRAJECTORY, 0, shape), TRAJECTORY)
     assert decoder._trials == decode._MOST_TRIALS
     assert max(map(len, decoder._layouts.values())) <= decode._MOST_LAYOUTS
+
+
+# What serialize_message of rclpy 9.1 with rmw_fastrtps_cpp makes of a JointState of two joints without velocities and
+# efforts, and of a JointTrajectory of two points with velocities alone; then how much of it is behind the message.
+OF_RCLPY = [
+    (
+        JOINTS,
+        "00010000050000000000000001000000003b11ff020000000200000061000000020000006200000002000000000000000000f03f00000000"
+        "000000400000000000000000"
+        "9811d51c2ca851d1",
+        8,
+    ),
+    (
+        TRAJECTORY,
+        "00010000000000000000000001000000002999fa010000000200000061000000020000000000000001000000000000000000e03f00000000"
+        "0000000000000000000000000000000001000000000000000000e03f00000000000000000100000000000000"
+        "017f0000e04531f8017f000040139dfa017f0000404531f8017f0000306676fe",
+        32,
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "reserved"), OF_RCLPY)
+def test_what_rclpy_reserves_behind_a_message_is_not_damage(kind: str, text: str, reserved: int) -> None:
+    raw = bytes.fromhex(text)
+    expected = STORE.deserialize_cdr(raw[:-reserved], kind)
+    decoder = Decoder(STORE, kind)
+    for _ in range(2):
+        assert decode._same(decoder(raw), expected)
+        assert decode._same(decoder(memoryview(raw)), expected)
+    assert decoder._trials == 1, "then by its layout"
+
+
+@pytest.mark.parametrize(("kind", "text", "reserved"), OF_RCLPY)
+def test_more_behind_a_message_than_its_empty_arrays_reserve_is_damage(kind: str, text: str, reserved: int) -> None:
+    raw = bytes.fromhex(text)
+    empty = decode._empty_arrays(STORE.deserialize_cdr(raw[:-reserved], kind))
+    most = len(raw) - reserved + 8 * empty + 3
+    Decoder(STORE, kind)(raw.ljust(most, b"x"))
+    with pytest.raises(SerdeError, match="size mismatch"):
+        Decoder(STORE, kind)(raw.ljust(most + 1, b"x"))
+
+
+def test_behind_a_message_without_arrays_nothing_is_reserved() -> None:
+    raw = encoded(POSE, 0, 3)
+    Decoder(STORE, POSE)(raw + bytes(3))
+    with pytest.raises(SerdeError, match="size mismatch"):
+        Decoder(STORE, POSE)(raw + bytes(4))

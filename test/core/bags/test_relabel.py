@@ -17,6 +17,7 @@ from rql_core.bags.relabel import new_reward, relabel
 from rql_core.cli import main
 from rql_core.contract import load_contract, parse_contract
 from rql_core.contract.rewrite import with_reward
+from rql_core.data.fragments import cut_fragments
 from rql_core.data.minari_io import load_dataset
 from rql_core.errors import ConfigError, ContractError, DatasetError
 
@@ -59,6 +60,25 @@ def test_relabelling_equals_converting_anew_bit_for_bit(tmp_path: Path, at_succe
     assert load_dataset(made.path)[0].fingerprint() == expected.fingerprint()
     assert made.solved_steps == int((expected.masks == 0).sum())
     assert made.changed_steps == made.steps
+
+
+@pytest.mark.parametrize(("limit_s", "end"), [(0.1, "terminal"), (0.25, "truncation"), (0.8, "terminal")])
+def test_after_a_success_nothing_is_kept_up_to_the_next_boundary_whatever_a_time_limit_cut(
+    tmp_path: Path, limit_s: float, end: str
+) -> None:
+    limit = f"cuts: [{{by: time_limit, seconds: {limit_s}, end: {end}}}]"
+    changes = (("at_success: continue", f"at_success: end\n  {limit}"),)
+    recording = record(120, (0, 30, 60, 90), seed=3)
+    first = dataset(tmp_path, "first", recording, contract_text(*changes))
+    second = dataset(tmp_path, "second", recording, contract_text(*changes, (RULE, OTHER)))
+    made = relabel(first, str(tmp_path / "second.yaml"), tmp_path / "third-v0")
+    assert metadata(made.path)["content_sha256"] == metadata(second)["content_sha256"]
+    old, new = load_dataset(first)[0], load_dataset(made.path)[0]
+    assert new.episodes < old.episodes
+    assert (made.dropped_steps, made.episodes + made.dropped_episodes) == (old.steps - new.steps, old.episodes)
+    (bag,) = report_of(made.path).bags
+    whys = [dropped.why for dropped in bag.dropped]
+    assert 0 < whys.count("after a success, before the next boundary") <= made.dropped_episodes
 
 
 def test_the_new_dataset_carries_its_rule_its_parent_and_its_sources(tmp_path: Path) -> None:
@@ -286,6 +306,25 @@ def test_ends_that_the_contract_calls_terminal_stay_so(tmp_path: Path, at_succes
     if at_success == "continue":
         back = relabel(made.path, str(tmp_path / "first.yaml"), tmp_path / "fourth-v0")
         assert metadata(back.path)["content_sha256"] == metadata(first)["content_sha256"]
+
+
+@pytest.mark.parametrize("at_success", ["continue", "end"])
+def test_ends_that_the_contract_calls_terminal_stay_so_in_fragments(tmp_path: Path, at_success: str) -> None:
+    marker = "type: std_msgs/msg/Header}"
+    ends = ("at_success: continue", f"at_success: {at_success}"), (marker, f"{marker[:-1]}, end: terminal}}")
+    # Three episodes of 20 steps; the end of the bag is no marker.
+    first = dataset(tmp_path, "first", record(63, (0, 21, 42), seed=3), contract_text(*ends))
+    cut_fragments(first, tmp_path / "cut-v0", 10)
+    made = relabel(tmp_path / "cut-v0", "2", tmp_path / "made-v0")
+    assert np.flatnonzero(load_dataset(made.path)[0].masks == 0).tolist() == [19, 39]
+    assert (made.episodes, made.solved_steps) == (6, 0)
+    # The steps that another rule calls solved are told from an end that was none also after that.
+    again = relabel(made.path, "tool_position.x", tmp_path / "again-v0", success="tool_position.x > 2.9")
+    if at_success == "continue":
+        solved = load_dataset(first)[0].observations.reshape(3, 21, 7)[:, 1:, 4].ravel() > 2.9
+        assert again.solved_steps == int(solved.sum()) > 0
+        back = relabel(again.path, "2", tmp_path / "back-v0", success="tool_position.x > 9")
+        assert metadata(back.path)["content_sha256"] == metadata(made.path)["content_sha256"]
 
 
 def test_a_terminal_end_is_not_taken_for_a_success_that_a_topic_said(tmp_path: Path) -> None:

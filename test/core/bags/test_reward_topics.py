@@ -11,6 +11,7 @@ import pytest
 from synthetic import CONTRACT, PERIOD_NS, TYPES, Recording, contract_text, fill, pose, record
 
 from rql_core.bags import BagWriter, convert
+from rql_core.bags.relabel import relabel
 from rql_core.contract import parse_contract
 from rql_core.data.minari_io import load_dataset
 from rql_core.errors import BagError
@@ -97,6 +98,65 @@ def test_a_bag_whose_rewards_cannot_be_used_says_why(tmp_path: Path, said: Said,
     with pytest.raises(BagError, match=words):
         converted(tmp_path, f"  success: {SUCCESS}\n  value: {REWARD}", said)
     assert not (tmp_path / "arm-v0").exists()
+
+
+ZERO = f"  success: {SUCCESS}\n  value: {REWARD.replace('missing: cut', 'missing: zero')}"
+
+
+def test_messages_outside_all_steps_are_counted_and_past_a_tenth_remarked(tmp_path: Path) -> None:
+    # The steps are between ticks 0 and 11; half a tick before, and four after, nothing is a step.
+    said = [("/reward", tick - 0.5, 1.0) for tick in range(16)] + [("/success", 3.0, True)]
+    data, report = converted(tmp_path, ZERO, said)
+    assert data.rewards.tolist() == [1.0] * 11
+    (bag,) = report.bags
+    assert [(use.topic, use.says, use.messages, use.in_steps) for use in bag.labels] == [
+        ("/success", "success", 1, 1),
+        ("/reward", "reward", 16, 11),
+    ]
+    assert report.findings[0].text == f"5 of 16 messages of /reward in {bag.path} lie outside all steps."
+    assert "/reward: 11 of 16 messages give steps their reward" in report.text()
+    page = (tmp_path / "arm-v0" / "report.html").read_text()
+    assert "outside all steps</th>" in page
+
+
+def test_few_messages_outside_all_steps_are_nothing_to_remark(tmp_path: Path) -> None:
+    said = [("/reward", tick - 0.5, 1.0) for tick in range(12)] + [("/success", 3.0, True)]
+    _, report = converted(tmp_path, ZERO, said)
+    assert report.bags[0].labels[1].in_steps == 11
+    assert not [finding for finding in report.findings if "/reward" in finding.text]
+
+
+def test_rewards_by_another_clock_than_the_observations_are_remarked_before_everything_else(tmp_path: Path) -> None:
+    # As in a simulation whose observations are stamped by its own clock, and whose rewards have no stamp.
+    hour = 3600 * 20
+    said = [("/reward", hour + tick, 1.0) for tick in range(12)] + [("/success", hour + 3.0, True)]
+    data, report = converted(tmp_path, ZERO, said)
+    assert set(data.rewards.tolist()) == {0.0}
+    texts = [finding.text for finding in report.findings]
+    assert texts[0].startswith("NONE of 1 message of /success in ")
+    assert texts[0].endswith("Is that the same clock?")
+    assert texts[1].startswith(f"NONE of 12 messages of /reward in {report.bags[0].path} lies in a step, so that all")
+    assert "by clock receive they are from 1793538000.000 to 1793538000.550 s" in texts[1]
+    assert "the observations begin at 1793534400.000 s" in texts[1]
+    # A dataset whose reward no longer comes from there has nothing of it to say.
+    made = relabel(tmp_path / "arm-v0", "1", tmp_path / "arm-v1", success="tool_position.x > 2.9")
+    text = (made.path / "report.txt").read_text()
+    assert "/reward" not in text
+    assert "/success" not in text
+
+
+def test_a_bag_without_a_message_of_the_reward_is_remarked(tmp_path: Path) -> None:
+    _, report = converted(tmp_path, ZERO, [])
+    assert [finding.text for finding in report.findings[:2]] == [
+        f"No message on /success in {report.bags[0].path}, which success comes from.",
+        f"No message on /reward in {report.bags[0].path}, which reward comes from.",
+    ]
+
+
+def test_where_no_step_has_the_reward_it_must_have_the_bag_says_so(tmp_path: Path) -> None:
+    said = [("/reward", 72_000 + tick, 1.0) for tick in range(12)]
+    with pytest.raises(BagError, match="no usable step: 11 steps without a message of /reward; compare its clock"):
+        converted(tmp_path, f"  success: {SUCCESS}\n  value: {REWARD}", said)
 
 
 @pytest.mark.parametrize("at_success", ["continue", "end"])
