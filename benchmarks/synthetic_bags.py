@@ -1,7 +1,8 @@
 """Bags as large as asked for, quickly: each message is a serialised template with its stamp and numbers put in.
 
 A robot with six joints: JointState, PoseStamped, and commands as Float64MultiArray. Numbers are a function of the time
-alone, so that the same bag is made again, byte for byte in MCAP.
+alone, so that the same messages are made again. The files differ a little, because the writer closes a chunk also when
+a moment has passed.
 """
 
 from __future__ import annotations
