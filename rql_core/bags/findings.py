@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rql_core.bags.report import Bound, ConversionReport, Finding, NumberReport
+from rql_core.bags.report import BagReport, Bound, ConversionReport, Finding, NumberReport
 from rql_core.bags.timing import EpisodeTopic
 from rql_core.contract.quality_schema import Quality
+from rql_core.contract.reward_signals import SignalUse
 from rql_core.contract.time import NANOSECONDS
 
 # Remarks are made from here on. They fail nothing, so each is where a person who knows the robot would begin to ask.
@@ -132,27 +133,33 @@ def _about_bags(report: ConversionReport) -> Iterator[Finding]:
 
 
 def _about_label_topics(report: ConversionReport) -> Iterator[Finding]:
+    """Of the topics that reward or success comes from, those first whose messages lie in no step of a bag."""
+    uses: dict[tuple[str, str], list[tuple[BagReport, SignalUse]]] = {}
     for bag in report.bags:
         for use in bag.labels:
-            where, outside = f"{use.topic} in {bag.path}", use.messages - use.in_steps
-            if not use.messages:
-                yield Finding("remark", f"No message on {where}, which {use.says} comes from.")
-            elif not use.in_steps:
-                what = "all its rewards are 0" if use.says == "reward" else "none of its steps is solved"
-                yield Finding(
-                    "remark",
-                    f"NONE of {_count(use.messages, 'message')} of {where} lies in a step, so that {what}: by clock "
-                    f"{use.clock} they are from {_span(use.start_ns, use.end_ns)}, and the observations begin at "
-                    f"{bag.start_ns / NANOSECONDS:.3f} s. Is that the same clock?",
-                )
-            elif outside > _UNHEARD * use.messages:
-                yield Finding(
-                    "remark", f"{outside} of {_count(use.messages, 'message')} of {where} lie outside all steps."
-                )
+            uses.setdefault((use.topic, use.says), []).append((bag, use))
+    for (topic, says), each in uses.items():
+        if unheard := [(bag, use) for bag, use in each if use.messages and not use.in_steps]:
+            (bag, use), what = unheard[0], "rewards are 0" if says == "reward" else "steps are not solved"
+            yield Finding(
+                "remark",
+                f"NONE of the messages of {topic} lies in a step in {_of_bags(unheard, each)}, so that all {what} "
+                f"there: by clock {use.clock} they are from {use.start_ns / NANOSECONDS:.3f} to "
+                f"{use.end_ns / NANOSECONDS:.3f} s, and the observations begin at {bag.start_ns / NANOSECONDS:.3f} s. "
+                "Is that the same clock?",
+            )
+        if empty := [(bag, use) for bag, use in each if not use.messages]:
+            yield Finding("remark", f"No message of {topic}, which {says} comes from, in {_of_bags(empty, each)}.")
+    for (topic, _), each in uses.items():
+        heard = [use for _, use in each if use.in_steps]
+        messages, outside = sum(use.messages for use in heard), sum(use.messages - use.in_steps for use in heard)
+        if outside > _UNHEARD * messages:
+            yield Finding("remark", f"{outside} of {messages} messages of {topic} lie outside all steps.")
 
 
-def _span(start_ns: int, end_ns: int) -> str:
-    return f"{start_ns / NANOSECONDS:.3f} to {end_ns / NANOSECONDS:.3f} s"
+def _of_bags(some: Sequence[tuple[BagReport, SignalUse]], all_bags: Sequence[tuple[BagReport, SignalUse]]) -> str:
+    first = some[0][0].path
+    return first if len(all_bags) == 1 else f"{len(some)} of {_count(len(all_bags), 'bag')}, the first is {first}"
 
 
 def _about_labels(report: ConversionReport) -> Iterator[Finding]:

@@ -113,7 +113,7 @@ def test_messages_outside_all_steps_are_counted_and_past_a_tenth_remarked(tmp_pa
         ("/success", "success", 1, 1),
         ("/reward", "reward", 16, 11),
     ]
-    assert report.findings[0].text == f"5 of 16 messages of /reward in {bag.path} lie outside all steps."
+    assert report.findings[0].text == "5 of 16 messages of /reward lie outside all steps."
     assert "/reward: 11 of 16 messages give steps their reward" in report.text()
     page = (tmp_path / "arm-v0" / "report.html").read_text()
     assert "outside all steps</th>" in page
@@ -133,11 +133,21 @@ def test_rewards_by_another_clock_than_the_observations_are_remarked_before_ever
     data, report = converted(tmp_path, ZERO, said)
     assert set(data.rewards.tolist()) == {0.0}
     texts = [finding.text for finding in report.findings]
-    assert texts[0].startswith("NONE of 1 message of /success in ")
+    path = report.bags[0].path
+    assert texts[0].startswith(f"NONE of the messages of /success lies in a step in {path}, so that all steps are not")
     assert texts[0].endswith("Is that the same clock?")
-    assert texts[1].startswith(f"NONE of 12 messages of /reward in {report.bags[0].path} lies in a step, so that all")
+    assert texts[1].startswith(f"NONE of the messages of /reward lies in a step in {path}, so that all rewards are 0 ")
     assert "by clock receive they are from 1793538000.000 to 1793538000.550 s" in texts[1]
     assert "the observations begin at 1793534400.000 s" in texts[1]
+    # Beside a bag that has them in its steps it is said of how many bags it is so.
+    good = tmp_path / "good"
+    written(good, record(12), [("/reward", tick - 0.5, 1.0) for tick in range(12)])
+    both = convert([tmp_path / "bag", good / "bag"], tmp_path / "contract.yaml", tmp_path / "both-v0", progress=False)
+    assert [finding.text.split(",")[0] for finding in both.findings[:3]] == [
+        "NONE of the messages of /success lies in a step in 1 of 2 bags",
+        "No message of /success",
+        "NONE of the messages of /reward lies in a step in 1 of 2 bags",
+    ]
     # A dataset whose reward no longer comes from there has nothing of it to say.
     made = relabel(tmp_path / "arm-v0", "1", tmp_path / "arm-v1", success="tool_position.x > 2.9")
     text = (made.path / "report.txt").read_text()
@@ -148,8 +158,8 @@ def test_rewards_by_another_clock_than_the_observations_are_remarked_before_ever
 def test_a_bag_without_a_message_of_the_reward_is_remarked(tmp_path: Path) -> None:
     _, report = converted(tmp_path, ZERO, [])
     assert [finding.text for finding in report.findings[:2]] == [
-        f"No message on /success in {report.bags[0].path}, which success comes from.",
-        f"No message on /reward in {report.bags[0].path}, which reward comes from.",
+        f"No message of /success, which success comes from, in {report.bags[0].path}.",
+        f"No message of /reward, which reward comes from, in {report.bags[0].path}.",
     ]
 
 
