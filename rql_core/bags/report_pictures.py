@@ -76,8 +76,10 @@ def _bars(row: Row, group: int, width: float, top: float) -> str:
     known = [value for value in row.values if value is not None]
     high = max([0.0, *known, row.bound or 0.0])
     low = min([0.0, *known])
-    span = (high - low) or 1.0
-    zero = top + _ROW * high / span
+    # Where all are 0 the line is at the bottom, below a place of any height, and one number says it.
+    flat = high == low
+    span = 1.0 if flat else high - low
+    zero = top + _ROW * (1.0 if flat else high / span)
     shapes = {"bar": "", "bad": ""}
     for bar, first in enumerate(range(0, len(row.values), group)):
         members = [i for i in range(first, min(first + group, len(row.values))) if row.values[i] is not None]
@@ -85,7 +87,7 @@ def _bars(row: Row, group: int, width: float, top: float) -> str:
             continue
         pick = max if row.worse == "high" else min
         value = pick(row.values[i] or 0.0 for i in members)
-        end = top + _ROW * (high - value) / span
+        end = zero - _ROW * value / span
         # A bar of no height is a thin one: nothing at all would look as if there were no episode.
         if abs(end - zero) < 1.0:
             end = zero - 1.0
@@ -95,7 +97,7 @@ def _bars(row: Row, group: int, width: float, top: float) -> str:
     unit = f" {row.unit}" if row.unit else ""
     bound = ""
     if row.bound is not None:
-        y = top + _ROW * (high - row.bound) / span
+        y = zero - _ROW * row.bound / span
         bound = (
             f'<line class="bound" x1="{_LEFT:.0f}" x2="{_WIDTH:.0f}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text class="small boundtext" x="{_LEFT - 4:.0f}" y="{y + 3:.1f}" text-anchor="end">{row.bound:g}</text>'
@@ -105,7 +107,7 @@ def _bars(row: Row, group: int, width: float, top: float) -> str:
     crowded = row.bound is not None and high - row.bound < 0.2 * span
     high_text = (
         ""
-        if crowded
+        if crowded or flat
         else f'<text class="small soft" x="{_LEFT - 4:.0f}" y="{top + 9:.1f}" text-anchor="end">{high:.3g}</text>'
     )
     return (

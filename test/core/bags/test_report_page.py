@@ -113,6 +113,16 @@ def test_past_what_can_be_drawn_neighbours_share_a_bar_that_shows_the_worst() ->
     assert group_size(500) == 1
 
 
+def test_a_row_of_nothing_but_zeros_has_its_line_at_the_bottom_and_one_number() -> None:
+    zeros, mixed = Row("stuck", "", [0.0] * 3, [False] * 3), Row("steps", "", [0.0, 2.0, 1.0], [False] * 3)
+    picture = episode_rows([zeros, mixed], [], ["a", "b", "c"])
+    lines = [float(y) for y in re.findall(r'class="rule" x1="150" x2="1000" y1="([0-9.]+)"', picture)]
+    below = [float(y) for y in re.findall(r'class="name" x="0" y="([0-9.]+)"', picture)]
+    # Both lines are as far below their row's name.
+    assert lines[0] - below[0] == lines[1] - below[1] > 0
+    assert re.findall(r'text-anchor="end">([^<]*)<', picture) == ["0", "2", "0"]
+
+
 def test_rare_values_are_seen_in_a_histogram() -> None:
     heights = [float(y) for y in re.findall(r"V([\d.]+)H", histogram([10_000, 0, 1], "rare"))]
     assert heights == [0.0, 29.0]
