@@ -149,23 +149,43 @@ BAD = [
 ]
 
 
-def good_bags(folder: Path, changes: tuple[tuple[str, str], ...] = ()) -> list[Path]:
-    bags = [folder / "good" / f"run_{seed}" for seed in (0, 2)]
-    for bag, seed, storage in zip(bags, (0, 2), ("mcap", "sqlite3"), strict=True):
-        if any(GRIPPER in new for _, new in changes):
-            with_gripper(bag, embedded=True, seed=seed)
-        else:
-            a_recording(seed).write(bag, storage)
-    return bags
+class Good:
+    """Bags without a fault, which the tests share and only read, and what they come to by themselves."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._contents: dict[tuple[tuple[str, str], ...], str] = {}
+
+    def bags(self, changes: tuple[tuple[str, str], ...] = ()) -> list[Path]:
+        """Two bags, one in each storage, for the contract with these changes."""
+        gripper = any(GRIPPER in new for _, new in changes)
+        bags = [self._folder / ("gripper" if gripper else "plain") / f"run_{seed}" for seed in (0, 2)]
+        for bag, seed, storage in zip(bags, (0, 2), ("mcap", "sqlite3"), strict=True):
+            if not bag.exists():
+                with_gripper(bag, embedded=True, seed=seed) if gripper else a_recording(seed).write(bag, storage)
+        return bags
+
+    def content(self, changes: tuple[tuple[str, str], ...] = ()) -> str:
+        """The hash of the dataset that they are by the contract with these changes."""
+        if changes not in self._contents:
+            bags, contract = self.bags(changes), synthetic.contract_file(self._folder, *changes)
+            report = convert(bags, contract, self._folder / f"good-v{len(self._contents)}", progress=False)
+            self._contents[changes] = report.content_sha256
+        return self._contents[changes]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Good:
+    return Good(tmp_path_factory.mktemp("good"))
 
 
 @pytest.mark.parametrize("fault", BAD, ids=lambda fault: fault.name)
-def test_a_bad_bag_is_named_and_stops_the_conversion_or_is_skipped(tmp_path: Path, fault: Bad) -> None:
-    good = good_bags(tmp_path, fault.changes)
+def test_a_bad_bag_is_named_and_stops_the_conversion_or_is_skipped(tmp_path: Path, good: Good, fault: Bad) -> None:
+    first, last = good.bags(fault.changes)
     bad = tmp_path / "bad" / "run_1"
     fault.make(bad)
     contract = synthetic.contract_file(tmp_path, *fault.changes)
-    bags = [good[0], bad, good[1]]
+    bags = [first, bad, last]
     with pytest.raises(BagError, match=fault.words) as caught:
         convert(bags, contract, tmp_path / "arm-v0", progress=False)
     assert not (tmp_path / "arm-v0").exists()
@@ -176,17 +196,15 @@ def test_a_bad_bag_is_named_and_stops_the_conversion_or_is_skipped(tmp_path: Pat
     assert "\n" not in error
     # The same words, but for what the conversion adds about the bag before it.
     assert str(caught.value).startswith(error)
-    assert [bag.path for bag in report.bags] == [str(bag) for bag in good]
-    alone = convert(good, contract, tmp_path / "good-v0", progress=False)
-    assert report.content_sha256 == alone.content_sha256
+    assert [bag.path for bag in report.bags] == [str(first), str(last)]
+    assert report.content_sha256 == good.content(fault.changes)
     assert read_metadata(tmp_path / "arm-v0")["skipped_bags"][0]["error"] == error
 
 
 def test_a_bag_that_another_process_still_writes_is_named_and_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, good: Good, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was flushed before it was opened is read (test_bag_faults.py); not what changes meanwhile."""
-    good = good_bags(tmp_path)
     bad = a_recording().write(tmp_path / "bad" / "run_1")
     original = parts.convert_bag
 
@@ -199,12 +217,11 @@ def test_a_bag_that_another_process_still_writes_is_named_and_skipped(
 
     monkeypatch.setattr(parts, "convert_bag", and_write)
     contract = synthetic.contract_file(tmp_path)
-    report = convert([*good, bad], contract, tmp_path / "arm-v0", progress=False, bad_bags="skip")
+    report = convert([*good.bags(), bad], contract, tmp_path / "arm-v0", progress=False, bad_bags="skip")
     assert [each.error for each in report.skipped] == [
         f"{bad}: changed while it was read; convert it when nothing writes it any more"
     ]
-    alone = convert(good, contract, tmp_path / "good-v0", progress=False)
-    assert report.content_sha256 == alone.content_sha256
+    assert report.content_sha256 == good.content()
 
 
 # Faults that are read around by a rule
@@ -310,12 +327,12 @@ READ = [
 
 
 @pytest.mark.parametrize("fault", READ, ids=lambda fault: fault.name)
-def test_what_a_rule_says_how_to_read_is_converted_and_counted(tmp_path: Path, fault: Read) -> None:
-    good = good_bags(tmp_path)
+def test_what_a_rule_says_how_to_read_is_converted_and_counted(tmp_path: Path, good: Good, fault: Read) -> None:
+    first, last = good.bags()
     bag = tmp_path / "Grüße 机器人 #1" / "run_1" if "path" in fault.name else tmp_path / "odd" / "run_1"
     fault.make(bag)
     contract = synthetic.contract_file(tmp_path, *fault.changes)
-    report = convert([good[0], bag, good[1]], contract, tmp_path / "arm-v0", progress=False, bad_bags="skip")
+    report = convert([first, bag, last], contract, tmp_path / "arm-v0", progress=False, bad_bags="skip")
     assert report.skipped == []
     about = report.bags[1]
     assert about.path == str(bag)
@@ -331,12 +348,12 @@ def test_what_a_rule_says_how_to_read_is_converted_and_counted(tmp_path: Path, f
         assert escape(words) in page
     if "order" in fault.name:
         whole = a_recording().write(tmp_path / "whole" / "run_1")
-        same = convert([good[0], whole, good[1]], contract, tmp_path / "same-v0", progress=False)
+        same = convert([first, whole, last], contract, tmp_path / "same-v0", progress=False)
         assert same.content_sha256 == report.content_sha256
 
 
-def test_where_no_step_of_any_bag_is_solved_the_report_asks_whether_that_is_meant(tmp_path: Path) -> None:
-    report = convert(good_bags(tmp_path), synthetic.contract_file(tmp_path), tmp_path / "arm-v0", progress=False)
+def test_where_no_step_of_any_bag_is_solved_the_report_asks_whether_that_is_meant(tmp_path: Path, good: Good) -> None:
+    report = convert(good.bags(), synthetic.contract_file(tmp_path), tmp_path / "arm-v0", progress=False)
     assert report.findings[0].text.startswith("No step solves the task: is the success rule right")
 
 
@@ -357,9 +374,9 @@ REFUSED = [
     ("text", "output", "error", "words"), [pytest.param(*each[1:], id=each[0]) for each in REFUSED]
 )
 def test_what_is_wrong_with_contract_or_output_is_never_skipped(
-    tmp_path: Path, text: str, output: str, error: type[RqlError], words: str
+    tmp_path: Path, good: Good, text: str, output: str, error: type[RqlError], words: str
 ) -> None:
-    bags = good_bags(tmp_path)
+    bags = good.bags()
     (tmp_path / "contract.yaml").write_text(text)
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(error, match=words) as caught:

@@ -33,12 +33,20 @@ def cut(bag: Path) -> None:
     file.write_bytes(file.read_bytes()[:5000])
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Five bags, two of them cut, and a contract that skips such."""
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five whole bags, to be copied."""
+    folder = tmp_path_factory.mktemp("five")
     for seed in range(5):
-        synthetic.record(40 - 5 * seed, markers=(0, 10), seed=seed).write(tmp_path / "bags" / f"run_{seed}")
-    shutil.copytree(tmp_path / "bags", tmp_path / "whole")
+        synthetic.record(40 - 5 * seed, markers=(0, 10), seed=seed).write(folder / f"run_{seed}")
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, five: Path) -> Path:
+    """Five bags, two of them cut, and a contract that skips such."""
+    for name in ("bags", "whole"):
+        shutil.copytree(five, tmp_path / name)
     for name in BAD:
         cut(tmp_path / "bags" / name)
     synthetic.contract_file(tmp_path, ENDS)
