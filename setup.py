@@ -14,6 +14,7 @@ data_files = [
     (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
     (f"share/{PACKAGE}/config", glob("config/*.yaml")),
     (f"share/{PACKAGE}/config/contracts", glob("config/contracts/*.yaml")),
+    (f"share/{PACKAGE}/config/security", glob("config/security/*.xml")),
     (f"share/{PACKAGE}/config/train", glob("config/train/*.yaml")),
 ]
 # colcon puts the console scripts into lib/rql_ros (setup.cfg). pip puts them into bin/ and ignores setup.cfg for it, so

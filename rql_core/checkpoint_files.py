@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import safetensors
 import safetensors.numpy
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import rql_core
 from rql_core.acting import Acting
@@ -127,6 +128,31 @@ class Manifest(BaseModel):
     metrics: dict[str, float | None]
     # sha256 of every other file, by its path in the directory.
     files: dict[str, str]
+
+
+class ValueDistribution(BaseModel):
+    """values.json: the critics' values of the policy's own chunks over the training data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # How many observations of the data it is made of, and the seed of the policy's noise.
+    observations: int = Field(ge=1)
+    seed: int
+    # How many critics there are.
+    critics: int = Field(ge=1)
+    # How the policy acted: samples and rho.
+    acting: dict[str, float]
+    # Quantiles, by their level ("0.001"), of the mean and of the standard deviation over the critics.
+    mean: dict[str, float]
+    std: dict[str, float]
+
+    @model_validator(mode="after")
+    def _has_its_ends(self) -> ValueDistribution:
+        for name, level in (("mean", "0.001"), ("mean", "0.999"), ("std", "0.999")):
+            value = getattr(self, name).get(level)
+            if value is None or not math.isfinite(value):
+                raise ValueError(f"{name} has {value} as its quantile {level}, expected a finite number")
+        return self
 
 
 def verify_files(directory: Path) -> Manifest:

@@ -6,6 +6,7 @@ It is a controller like the policy node: same contract, same topics, same reset,
 from __future__ import annotations
 
 import sys
+from threading import RLock
 from typing import Any
 
 from rclpy.node import Node
@@ -27,24 +28,28 @@ class DemonstratorNode(Node):
         world = declare(self, "world", "ur5e_ring", "world to play in", choices=("planar_arm", "ur5e_ring"))
         contract = load_contract(require(self, "contract", "path of the contract file"))
         actor = DemonstratorActor(world, contract)
-        self._runner = PolicyRunner(contract, actor)
-        self._control = EpisodeControl(self, lambda: self._runner, self.close)
-        seed = int(self.get_parameter("seed").value)
-        self._runner.reset(None if seed < 0 else seed)
+        self.runner = PolicyRunner(contract, actor)
+        self.lock = RLock()
+        self._control = EpisodeControl(self, lambda: self)
+        self.runner.reset(self._control.seed())
         self._chunks = ChunkPublisher(self, contract)
         self._subscriptions_kept = subscribe_observations(self, contract, self._observe)
-        self.get_logger().info(f"playing {world} with contract {contract.name!r}, seed {seed}")
+        self.get_logger().info(f"playing {world} with contract {contract.name!r}, seed {self._control.seed()}")
 
     def _observe(self, topic: str, message: Any) -> None:
-        self._runner.push(topic, message, self.get_clock().now().nanoseconds)
-        for chunk in self._runner.poll(None):
+        self.runner.push(topic, message, self.get_clock().now().nanoseconds)
+        for chunk in self.runner.poll(None):
+            self._chunks.publish(chunk)
+
+    def interrupt(self) -> None:
+        """Stand still: the stop for what was commanded so far."""
+        chunk = self.runner.stop(None)
+        if chunk is not None:
             self._chunks.publish(chunk)
 
     def close(self) -> None:
-        """Stand still: the safe command for what was commanded so far."""
-        chunk = self._runner.stop(None)
-        if chunk is not None:
-            self._chunks.publish(chunk)
+        """The end of the process."""
+        self.interrupt()
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What the launch files share: nodes whose death ends the launch with a failure.
+"""What the launch files share: arguments, and nodes whose death ends the launch with a failure.
 
 A launch that goes on without one of its nodes is a robot that stands still and nobody is told; so is one that ends with
 status 0. Imported by launch files only: it needs `launch` and `launch_ros`.
@@ -6,6 +6,7 @@ status 0. Imported by launch files only: it needs `launch` and `launch_ros`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from launch import LaunchContext
@@ -16,9 +17,27 @@ from launch.substitutions import LaunchConfiguration
 from rql_core.resources import config_file
 
 
-def argument(name: str, description: str, default: str | None = None, choices: list[str] | None = None) -> Any:
+def argument(name: str, description: str, default: str | None = None, choices: Sequence[str] | None = None) -> Any:
     """A launch argument; without `default` it must be given."""
-    return DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
+    return DeclareLaunchArgument(
+        name, default_value=default, description=description, choices=None if choices is None else list(choices)
+    )
+
+
+def given(context: LaunchContext, kind: type, *names: str) -> dict[str, Any]:
+    """Parameters by those of the launch arguments `names` that were given, converted to `kind`.
+
+    Raises ValueError, which ends the launch, for what is no `kind`.
+    """
+    values = {name: LaunchConfiguration(name).perform(context) for name in names}
+    return {name: _converted(name, text, kind) for name, text in values.items() if text}
+
+
+def _converted(name: str, text: str, kind: type) -> Any:
+    try:
+        return {"true": True, "false": False}[text] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise ValueError(f"argument {name!r} is {text!r}, expected a {kind.__name__}") from None
 
 
 def contract_path(context: LaunchContext) -> str:

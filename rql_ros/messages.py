@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
 from rql_core.contract.schema import Qos
 from rql_core.errors import ConfigError
@@ -44,3 +45,10 @@ def qos_profile(qos: Qos) -> QoSProfile:
         reliability=QoSReliabilityPolicy[qos.reliability.upper()],
         durability=QoSDurabilityPolicy[qos.durability.upper()],
     )
+
+
+def labelled(names: tuple[str, ...], values: list[float]) -> Float64MultiArray:
+    """Numbers in the order of `names`, which the layout's label says, joined by commas."""
+    message = Float64MultiArray(data=values)
+    message.layout.dim = [MultiArrayDimension(label=",".join(names), size=len(values), stride=len(values))]
+    return message

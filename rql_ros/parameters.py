@@ -39,9 +39,9 @@ def declare(
     return value
 
 
-def require(node: Node, name: str, description: str) -> str:
+def require(node: Node, name: str, description: str, *, read_only: bool = True) -> str:
     """Declare a text parameter that has no default; raises ConfigError when it was not given."""
-    value = declare(node, name, "", description)
+    value = declare(node, name, "", description, read_only=read_only)
     if not value:
         raise ConfigError(
             f"parameter {name!r} is not set; expected {description}; pass it as --ros-args -p {name}:=VALUE"

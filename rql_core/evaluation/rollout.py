@@ -11,8 +11,11 @@ from rql_core.contract.time import ns_to_stamp
 from rql_core.errors import SimulationError
 from rql_core.evaluation.results import EpisodeRecord, Evaluation, check_episodes, training_scores
 from rql_core.progress import progress_bar
+from rql_core.runtime.options import Options
+from rql_core.runtime.plan import Actor
 from rql_core.runtime.policy import DeployedPolicy
-from rql_core.runtime.runner import Actor, PolicyRunner
+from rql_core.runtime.runner import PolicyRunner
+from rql_core.runtime.schedule import Mode
 from rql_core.sim.session import Frame, Session
 from rql_core.training.policy import Policy
 
@@ -56,7 +59,8 @@ class Rollout:
         on_frame: Callable[[Frame], None] | None = None,
     ) -> None:
         self._session = session
-        self._runner = PolicyRunner(session.contract, actor, replan_every)
+        mode: Mode = "receding" if replan_every else "open_loop"
+        self._runner = PolicyRunner(session.contract, actor, Options(mode, replan_every))
         self._on_frame = on_frame
         self._slice = session.contract.present_slice(feature) if feature else None
         self._watcher = TickAssembler(session.contract)

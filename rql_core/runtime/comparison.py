@@ -1,4 +1,4 @@
-"""Shadow mode: how far what the policy would command is from what the present controller commands."""
+"""Shadow mode: how far what would leave is from what the present controller commands."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rql_core.contract import ActionChunk, CommandSchedule, Contract
 WINDOW = 1200
 # Commands that differ by less than a twentieth of the range would hardly be told apart by a person who watches.
 AGREEMENT = 0.05
+# Ticks are compared within less of their time, and nothing may be proposed for hours.
+KEPT_NS = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class ShadowComparison:
         self._agreement = agreement
         self._commanded = CommandSchedule(self._max_age_ns)
         self._recent: deque[Difference] = deque(maxlen=WINDOW)
+        self._untold: list[Difference] = []
+        self._waiting: tuple[int, npt.NDArray[np.float64]] | None = None
         self.compared = 0
         self.uncommanded = 0
 
@@ -46,10 +50,22 @@ class ShadowComparison:
         """Forget commands and differences; counts stay."""
         self._commanded.clear()
         self._recent.clear()
+        self._untold.clear()
+        self._waiting = None
 
     def commanded(self, chunk: ActionChunk) -> None:
         """Take a command of the present controller."""
         self._commanded.add(chunk)
+        self._commanded.forget_before(chunk.stamp_ns - KEPT_NS)
+
+    def propose(self, time_ns: int, proposed: npt.NDArray[np.float64]) -> None:
+        """Take the policy's command (action_dim,) for a tick; it is compared when the next one is taken.
+
+        A controller that answers each observation commands the tick after it has begun.
+        """
+        waiting, self._waiting = self._waiting, (time_ns, proposed)
+        if waiting is not None:
+            self.compare(*waiting)
 
     def compare(self, time_ns: int, proposed: npt.NDArray[np.float64]) -> Difference | None:
         """Compare the policy's command (action_dim,) for `time_ns`; None where the controller has none in force."""
@@ -63,7 +79,13 @@ class ShadowComparison:
         difference = Difference(actual, proposed, distance, bool((np.abs(shares) <= self._agreement).all()))
         self.compared += 1
         self._recent.append(difference)
+        self._untold.append(difference)
         return difference
+
+    def take_new(self) -> list[Difference]:
+        """The differences since this was last asked."""
+        new, self._untold = self._untold, []
+        return new
 
     def figures(self) -> dict[str, float]:
         """Over the last minute: share of ticks at which they agree, median and 95th percentile of the distance."""

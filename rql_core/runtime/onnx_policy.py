@@ -89,6 +89,11 @@ class OnnxPolicy:
         """How the algorithm acts unless it is told otherwise."""
         return self._settings.default_acting
 
+    @property
+    def is_flow(self) -> bool:
+        """Whether a flow makes the chunks, which can be guided."""
+        return self._settings.is_flow
+
     def check_acting(self, acting: Acting) -> None:
         """Raise ConfigError where the algorithm cannot act like that."""
         if acting.samples > 1 and not self._settings.critics:
@@ -110,6 +115,9 @@ class OnnxPolicy:
         acting = acting or self.default_acting
         noise = noise[:, None] if noise.ndim == 2 else noise
         samples = noise.shape[1]
+        if samples == 1 and acting.flow_steps is None and guide_previous is None and guide_weights is None:
+            # What nearly every plan is: every algorithm can act like that, and there is nothing to choose from.
+            return self._run(SAMPLER, {"observation": observations, "noise": noise[:, 0]})
         self.check_acting(acting.changed(samples=samples))
         rows = observations if samples == 1 else np.repeat(observations, samples, axis=0)
         inputs = {"observation": rows, "noise": noise.reshape(len(rows), -1)}

@@ -61,3 +61,8 @@ class Actor(Protocol):
 
     def act(self, observation: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the chunk (horizon, action_dim) that ``plan`` makes without a guide."""
+
+    def values(
+        self, observation: npt.NDArray[np.float32], actions: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float32] | None:
+        """Return each critic's value (critics,) of a planned chunk (horizon, action_dim); None without critics."""

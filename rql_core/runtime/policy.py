@@ -11,16 +11,23 @@ import numpy.typing as npt
 from rql_core.acting import Acting, GuideMethod
 from rql_core.checkpoint_files import (
     CONTRACT,
+    MANIFEST,
     STATISTICS,
+    VALUES,
     ConfigFields,
+    Manifest,
     PolicyConfig,
+    ValueDistribution,
     read_config,
     read_contract_text,
+    read_model,
     read_statistics,
+    sha256,
     verify_files,
 )
 from rql_core.contract import ActionScale, Contract, check_publishable, parse_contract
 from rql_core.errors import CheckpointError, ConfigError, ContractError
+from rql_core.runtime.critic_monitor import CriticMonitor, ValueRange
 from rql_core.runtime.plan import Guide, Plan
 
 Backend = Literal["onnx", "torch"]
@@ -36,6 +43,10 @@ class Sampler(Protocol):
     @property
     def horizon(self) -> int:
         """Steps in a chunk."""
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether a flow makes the chunks, which can be guided."""
 
     @property
     def default_acting(self) -> Acting:
@@ -63,7 +74,8 @@ class DeployedPolicy:
     """Acts like the policy that was evaluated in training, on the same random numbers for the same seed.
 
     Owned by one thread. `algorithm` is the algorithm's name, `contract` what the checkpoint was trained under.
-    `with_values`: whether plans carry the critics' values. `guide_method`: how chunks are held to a guide.
+    `with_values`: whether plans carry the critics' values. `guide_method`: how chunks are held to a guide. `sha256`: of
+    the checkpoint's manifest, which has those of all other files; empty where it was not loaded from one.
     """
 
     def __init__(self, policy: Sampler, contract: Contract, acting: Acting | None = None) -> None:
@@ -75,6 +87,9 @@ class DeployedPolicy:
         self._policy = policy
         self._scale = ActionScale(contract)
         self._generator = np.random.default_rng()
+        self._usual: ValueRange | None = None
+        self.backend: Backend = "torch"
+        self.sha256 = ""
         self.set_acting(acting or policy.default_acting)
 
     def set_acting(self, acting: Acting) -> None:
@@ -115,7 +130,29 @@ class DeployedPolicy:
             policy = OnnxPolicy.load(directory, sizes, manifest, threads)
         else:
             raise ConfigError(f"backend is {backend!r}: expected 'onnx' or 'torch'")
-        return cls(policy, _contract_of(directory, config), acting)
+        deployed = cls(policy, _contract_of(directory, config), acting)
+        deployed.backend = backend
+        deployed.sha256 = sha256((directory / MANIFEST).read_bytes())
+        deployed._usual = _usual_values(directory)
+        return deployed
+
+    @property
+    def default_acting(self) -> Acting:
+        """How the algorithm acts unless it is told otherwise."""
+        return self._policy.default_acting
+
+    def check_acting(self, acting: Acting) -> None:
+        """Raise ConfigError where the algorithm cannot act like that."""
+        self._policy.check_acting(acting)
+
+    def make_monitor(self) -> CriticMonitor | None:
+        """A monitor of plans by the values over the training data; None where there are no critics or no values."""
+        return None if self._usual is None else CriticMonitor(self._usual)
+
+    @property
+    def takes_guide(self) -> bool:
+        """Whether chunks can be held to a guide."""
+        return self._policy.is_flow
 
     @property
     def horizon(self) -> int:
@@ -139,7 +176,8 @@ class DeployedPolicy:
     ) -> npt.NDArray[np.float32] | None:
         """Return each critic's value (critics,) of a chunk (horizon, action_dim) in physical units; None without.
 
-        What ``plan`` gives with ``with_values``, but it can be asked for once the chunk has left.
+        What ``plan`` gives with ``with_values``, but it can be asked for once the chunk has left, and from another
+        thread than the one that plans.
         """
         values = self._policy.action_value(observation[None], self._scale.normalise(actions)[None])[0]
         return values if len(values) else None
@@ -163,6 +201,14 @@ class DeployedPolicy:
         chunk = self._policy.sample(observation[None], generator, self.acting, **held)
         values = self._policy.action_value(observation[None], chunk)[0] if self.with_values else None
         return Plan(self._scale.physical(chunk[0]), values if values is not None and len(values) else None)
+
+
+def _usual_values(directory: Path) -> ValueRange | None:
+    """What the critics said over the training data, but for one in a thousand observations at either end."""
+    if VALUES not in read_model(directory / MANIFEST, Manifest).files:
+        return None
+    values = read_model(directory / VALUES, ValueDistribution)
+    return ValueRange(values.mean["0.001"], values.mean["0.999"], values.std["0.999"])
 
 
 def _contract_of(directory: Path, config: ConfigFields[Any]) -> Contract:

@@ -1,93 +1,158 @@
-"""What decides in the policy node: when an observation is complete, when to plan, what leaves.
+"""What decides in a node that drives a robot: when to plan, what may leave, when to stop.
 
-The node hands in messages and the time and publishes what comes back; everything else happens here and is tested
-without ROS. Owned by one thread.
+The node hands in messages, answers and the time, and publishes what comes back; everything else happens here and is
+tested without ROS. Two ways of running:
+
+- in lockstep a simulation waits for us: planning happens in `poll`, no time passes, nothing is late;
+- otherwise `poll` leaves a `Request`, which is planned for elsewhere (InferenceThread), and `answer` takes the plan.
+
+What leaves is made by a Commander. Owned by one thread, or guarded by its owner's lock.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from time import perf_counter
-from typing import Any, Protocol
+from dataclasses import replace
+from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rql_core.acting import NO_FLOW_TO_GUIDE
 from rql_core.contract import ActionChunk, Contract, Tick, TickAssembler
 from rql_core.contract.rates import RateWatch
-from rql_core.contract.time import NANOSECONDS, tick_at_or_after, tick_time
+from rql_core.contract.time import NANOSECONDS
 from rql_core.errors import ConfigError, ContractError
-from rql_core.runtime.clipping import ClippingFilter
+from rql_core.runtime.commander import Commander, Request
+from rql_core.runtime.comparison import ShadowComparison
+from rql_core.runtime.critic_monitor import CriticMonitor
+from rql_core.runtime.latency import Latencies
+from rql_core.runtime.options import Options
+from rql_core.runtime.plan import Actor, Plan
+from rql_core.runtime.safety import SafetyFilter
+from rql_core.runtime.schedule import ChunkSchedule
+from rql_core.runtime.watch import ObservationWatch
 
-# A safe command covers its own tick and the next, so that it is still in force when it arrives.
-SAFE_STEPS = 2
-# Clocks that are kept in step differ by milliseconds, and simulated time may lag behind its messages by the second
+# Clocks that are kept in step differ by milliseconds, and simulated time may lag behind its messages by the time
 # between two episodes; a stamp further ahead comes from another clock.
 FUTURE_NS = 3 * NANOSECONDS // 2
 
 
-class Actor(Protocol):
-    """What can be run: a policy from a checkpoint, or a scripted demonstrator."""
-
-    @property
-    def horizon(self) -> int:
-        """Steps of a chunk."""
-
-    def reset(self, seed: int | None) -> None:
-        """Start an episode; the same seed and observations give the same actions."""
-
-    def act(self, observation: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Observation (observation_dim,) in physical units -> chunk (horizon, action_dim) in physical units."""
-
-
-@dataclass(frozen=True)
-class Health:
-    """What the node says of itself: level is "ok", "warn" or "error"."""
-
-    level: str
-    summary: str
-    values: dict[str, str]
-
-
 class PolicyRunner:
-    """Plans a chunk whenever one is due: at the first complete observation and every `replan_every` steps.
+    """Runs an actor under a contract.
 
-    `replan_every` 0 means after the whole chunk (open loop). When observations are missing or too old at a tick, one
-    chunk with the safe command is given out, and planning starts anew with the next complete observation. Whoever
-    interrupts the runner (deactivation, reset, a clock set back) publishes what `stop` gives first, so that no chunk of
+    `reason()` says why nothing is commanded, None while it is. `counts` are what happened, `last_error` what went
+    wrong last. Whoever interrupts (deactivation, a clock set back) publishes what `stop` gives, so that nothing of
     before goes on being executed.
     """
 
-    def __init__(self, contract: Contract, actor: Actor, replan_every: int = 0) -> None:
-        if not 0 <= replan_every <= actor.horizon:
-            raise ConfigError(
-                f"replan_every is {replan_every}, expected 0 (the whole chunk) to {actor.horizon}, the policy's horizon"
-            )
+    def __init__(
+        self,
+        contract: Contract,
+        actor: Actor,
+        options: Options | None = None,
+        *,
+        monitor: CriticMonitor | None = None,
+    ) -> None:
+        """Raises ConfigError for options that do not fit the actor, ContractError for a contract without limits."""
         self.contract = contract
+        self.options = options or Options()
+        self.actor = actor
         self.assembler = TickAssembler(contract)
-        self.filter = ClippingFilter(contract)
-        self._rates = RateWatch(contract)
+        stale = contract.stale
+        self.watch = ObservationWatch(
+            round(stale.hold_after * NANOSECONDS),
+            round(stale.stop_after * NANOSECONDS),
+            0 if self.options.lockstep else round(stale.recover_after * NANOSECONDS),
+            recovers=stale.after_stop == "recover",
+        )
+        self.rates = RateWatch(contract)
+        self.monitor = monitor
+        self.latencies = Latencies()
         self.counts: Counter[str] = Counter()
         self.last_error = ""
-        self._actor = actor
-        self._replan_every = replan_every or actor.horizon
-        self._planned: int | None = None
+        self.estopped: str | None = None
+        _check_mode(actor, self.options)
+        self._commander = Commander(contract, actor.horizon, self.options, self.counts)
+        self._generation = 0
+        # Of the plans that may come: more than one while one of a policy before is under way.
+        self._horizons = {actor.horizon}
+        self._request: Request | None = None
+        self._unusual = False
         self._previous: int | None = None
-        self._holding: tuple[str, ...] | None = None
-        self._sent: ActionChunk | None = None
-        self._inference_ms: list[float] = []
+        self._run_until_ns: int | None = None
+        self._measured: tuple[int, npt.NDArray[np.float64] | None] | None = None
+        # The node's time when it was last said; in lockstep that of the topics counts alone.
+        self._latest_ns: int | None = None
+
+    @property
+    def filter(self) -> SafetyFilter:
+        """What every command passes."""
+        return self._commander.filter
+
+    @property
+    def schedule(self) -> ChunkSchedule:
+        """What was planned, and when to plan."""
+        return self._commander.schedule
+
+    @property
+    def comparison(self) -> ShadowComparison | None:
+        """In shadow, with what the present controller commands."""
+        return self._commander.comparison
+
+    # What may be changed while it runs
+
+    def set_options(self, options: Options) -> None:
+        """Plan and watch like that from the next chunk on; lockstep and shadow stay. Raises ConfigError."""
+        _check_mode(self.actor, options)
+        self._commander.change(self.actor.horizon, options)
+        self.options = options
+
+    def set_actor(self, actor: Actor, monitor: CriticMonitor | None) -> None:
+        """Plan with another policy from the next chunk on; what is in force stays. Raises ConfigError.
+
+        A plan that is under way is still taken: it was asked for because what is in force is about to end.
+        """
+        _check_mode(actor, self.options)
+        self._commander.change(actor.horizon, self.options)
+        self._commander.renew_schedule()
+        self.actor = actor
+        self.monitor = monitor
+        self._unusual = False
+        if self._request is not None:
+            self._request = replace(self._request, guide=None)
+        self._horizons.add(actor.horizon)
+        self.latencies.reset()
+
+    # What comes in
+
+    def start(self, seed: int | None, now_ns: int | None) -> None:
+        """Begin after a time in which others may have commanded; only from a stop that still goes on it goes on."""
+        if now_ns is None or not self._commander.in_force(self._commander.tick_from(now_ns)):
+            self._commander.clear()
+        self._latest_ns = now_ns
+        self.reset(seed)
 
     def reset(self, seed: int | None = None, start_ns: int | None = None) -> None:
-        """Forget the past and start an episode; observations stamped before `start_ns` are ignored."""
+        """Forget the past and start an episode; observations stamped before `start_ns` are ignored.
+
+        A latch, an emergency stop and a stop that waits for `rearm` stay.
+        """
+        self.actor.reset(seed)
+        self._forget_past(start_ns)
+        if self.monitor is not None:
+            self.monitor.reset()
+
+    def _forget_past(self, start_ns: int | None) -> None:
         self.assembler.reset(start_ns)
-        self._rates.forget()
-        self._actor.reset(seed)
-        self.filter.forget()
-        self._planned = None
+        self.rates.forget()
+        self.watch.reset()
+        self._commander.reset()
+        self._forget_plans()
+        self._unusual = False
         self._previous = None
-        self._holding = None
-        self._sent = None
+        self._measured = None
 
     def push(self, topic: str, message: Any, receive_ns: int, *, check_future: bool = False) -> None:
         """Take a message of an observation topic; one that breaks the contract is counted and not used.
@@ -103,103 +168,248 @@ class PolicyRunner:
             self.last_error = str(error)
             return
         if stamp is not None:
-            self._rates.add(topic, stamp)
+            self.rates.add(topic, stamp)
 
     def poll(self, now_ns: int | None) -> list[ActionChunk]:
         """The chunks to publish now. `now_ns` None: wait for complete observations however long it takes."""
-        chunks = [self._decide(tick, now_ns) for tick in self.assembler.take(now_ns)]
-        return [chunk for chunk in chunks if chunk is not None]
-
-    def stop(self, now_ns: int | None, *, clock_jumped: bool = False) -> ActionChunk | None:
-        """The safe command as a chunk, if anything was commanded since the last stop or reset.
-
-        It follows the last observation, or begins at the tick of `now_ns` where that is later. After a clock jump the
-        times of before mean nothing, and it begins at the tick of `now_ns`.
-        """
-        if self._sent is None:
-            return None
-        commanded = tick_at_or_after(self._sent.stamp_ns, self.contract.rate_fraction)
-        index = 0 if clock_jumped else 1 + max(commanded, self._previous or 0)
-        chunk = self._safe_chunk(index, now_ns)
-        self._sent = None
-        return chunk
-
-    def _safe_chunk(self, index: int, now_ns: int | None) -> ActionChunk | None:
-        """The safe command from tick `index` on, or from the tick of `now_ns` where that is later.
-
-        One that is over when it arrives would be dropped and the chunk before it go on: it lasts until the tick after
-        the next.
-        """
+        chunks = [] if now_ns is None else self._notice_jump(now_ns)
+        for tick in self.assembler.take(now_ns):
+            chunks += self._take(tick, now_ns)
         if now_ns is not None:
-            index = max(index, tick_at_or_after(now_ns + 1, self.contract.rate_fraction) - 1)
-        stamp = tick_time(index, self.contract.rate_fraction)
-        self._note_executed(stamp)
-        command = self.filter.safe_command(SAFE_STEPS)
-        if command is None:
+            self.watch.look(now_ns)
+            chunks += self._settle(now_ns)
+        return chunks
+
+    def take_request(self) -> Request | None:
+        """The newest observation that a plan is wanted for; None where none is, or it was taken."""
+        request, self._request = self._request, None
+        return request
+
+    def answer(self, request: Request, answer: Plan | Exception, now_ns: int, duration_ns: int) -> list[ActionChunk]:
+        """The chunks to publish when a plan has come, or the policy has failed."""
+        self.latencies.add(duration_ns)
+        if not (isinstance(answer, Exception) or _is_numbers(getattr(answer, "actions", None))):
+            answer = TypeError(f"it answered {answer!r:.80}, expected a plan of numbers")
+        jumped = self._notice_jump(now_ns)
+        if request.generation != self._generation:
+            self.counts["dropped_plans"] += 1
+            return jumped
+        self.watch.look(now_ns)
+        if self._forbidden(now_ns) is not None:
+            self.counts["dropped_plans"] += 1
+            return self._settle(now_ns)
+        return self._answer(request, answer, max(now_ns, request.stamp_ns), now_ns)
+
+    def wants_values(self) -> bool:
+        """Whether the critics' values of plans are of use."""
+        return self.monitor is not None and self.options.monitor != "off"
+
+    def judge(self, request: Request, values: npt.NDArray[np.float32]) -> None:
+        """What the critics say, in values (critics,), of a plan that has left already; unusual ones can only warn."""
+        if request.generation == self._generation:
+            self._judge(values)
+
+    def commanded(self, chunk: ActionChunk) -> None:
+        """In shadow: what the present controller commands."""
+        self._commander.heard(chunk)
+
+    # What a person asks for
+
+    def run(self, now_ns: int, limit_ns: int) -> str | None:
+        """Command for so long, where that waits for being triggered; None, or what stands against it.
+
+        What was refused is not made up for: otherwise re-arming would set the robot in motion.
+        """
+        was, self._run_until_ns = self._run_until_ns, now_ns + limit_ns
+        reason = self.reason(now_ns)
+        if reason is not None:
+            self._run_until_ns = was
+        else:
+            self._commander.anew = self._commander.anew or was is None or now_ns >= was
+        return reason
+
+    def estop(self, now_ns: int | None, why: str) -> ActionChunk | None:
+        """End commanding until `rearm`, whatever else happens; the stop within the limits is the last that leaves."""
+        self.estopped = self.estopped or why
+        return self.stop(now_ns)
+
+    def rearm(self, now_ns: int) -> None:
+        """Let commands pass again after a latch, an emergency stop or a stop for lack of observations.
+
+        Raises ContractError, and changes nothing, where commands cannot begin from where the joints are.
+        """
+        if self._measured is None and self.filter.limits.position_from is not None:
+            raise ContractError(
+                "nothing was observed yet, and commands begin where the joints are; wait, and ask again"
+            )
+        measured = None if self._measured is None else self._measured[1]
+        self.filter.rearm(now_ns, measured)
+        self.estopped = None
+        self.watch.rearm()
+        self._commander.anew = True
+        self._unusual = False
+        if self.monitor is not None:
+            self.monitor.reset()
+
+    def stop(self, now_ns: int | None, *, clock_jumped: bool = False, was_ns: int | None = None) -> ActionChunk | None:
+        """The stop as a chunk, if anything was commanded since the last one or a reset; plans on their way are dropped.
+
+        It follows the last observation, or begins at the tick of `now_ns` where that is known. After a clock jump the
+        times of before mean nothing, and what was in force at `was_ns`, or when anything was last asked, is taken over
+        to `now_ns`.
+        """
+        self._forget_plans()
+        self._run_until_ns = None
+        following = 1 + (self._previous or 0)
+        runs_on = False
+        if clock_jumped and now_ns is not None:
+            was_ns = self._latest_ns if was_ns is None else was_ns
+            from_tick = following if was_ns is None else self._commander.tick_from(was_ns)
+            runs_on = self._commander.take_over(now_ns, from_tick)
+            self._latest_ns = now_ns
+        if not self.commanding and not runs_on:
             return None
-        self._sent = ActionChunk.regular(self.contract, stamp, command)
-        return self._sent
+        return self._commander.hold(following if now_ns is None else self._commander.tick_from(now_ns))
 
-    def _note_executed(self, stamp_ns: int) -> None:
-        """Tell the filter which action was in force just before `stamp_ns`: that is what hold 'last' keeps."""
-        if self._sent is None:
-            return
-        step = self._sent.step_at(stamp_ns - 1)
-        if step is not None:
-            self.filter.sent(self._sent.actions[min(step, self._sent.horizon - 1)])
+    def _notice_jump(self, now_ns: int) -> list[ActionChunk]:
+        """Where the clock was set back, and nobody said so: the stop at the new time; all begins anew."""
+        latest = self._latest_ns
+        if self.options.lockstep or latest is None or now_ns > latest - self.contract.period_ns:
+            self._latest_ns = now_ns
+            return []
+        chunk = self.stop(now_ns, clock_jumped=True)
+        self._forget_past(None)
+        return [] if chunk is None else [chunk]
 
-    def _decide(self, tick: Tick, now_ns: int | None) -> ActionChunk | None:
+    # What leaves, and why not
+
+    @property
+    def commanding(self) -> bool:
+        """Whether what was planned is being executed, as far as this side knows."""
+        return self._commander.commanding
+
+    def reason(self, now_ns: int | None = None) -> str | None:
+        """Why nothing is commanded; None where nothing stands against it."""
+        forbidden = self._forbidden(now_ns)
+        return "holding: the critics' values are unusual" if forbidden is None and self._unusual else forbidden
+
+    def _forbidden(self, now_ns: int | None) -> str | None:
+        """As `reason`, but for unusual values: these are planned on with, because only plans can tell that it is over.
+
+        Nothing that is planned may leave meanwhile.
+        """
+        if self.estopped is not None:
+            return f"emergency stop: {self.estopped}; call rearm to go on"
+        if self.filter.latched is not None:
+            return f"latched: {self.filter.latched}; call rearm to go on"
+        if not self.watch.may_act:
+            return self.watch.description
+        if self.options.on_trigger and (
+            self._run_until_ns is None or (now_ns is not None and now_ns >= self._run_until_ns)
+        ):
+            return "waiting for run"
+        return None
+
+    @property
+    def needs_rearm(self) -> bool:
+        """Whether commanding has ended until a person calls for it."""
+        ended = self.estopped is not None or self.filter.latched is not None
+        return ended or self.watch.needs_rearm
+
+    def command_at(self, time_ns: int) -> npt.NDArray[np.float64] | None:
+        """The single command (action_dim,) for a time, from what has left; None where nothing is in force."""
+        return self._commander.command_at(time_ns)
+
+    # How
+
+    def _forget_plans(self) -> None:
+        self._generation += 1
+        self._request = None
+
+    def _take(self, tick: Tick, now_ns: int | None) -> list[ActionChunk]:
+        if self._previous is not None and tick.index <= self._previous:
+            self.schedule.clear()  # the clock was set back: plans of the time before mean nothing now
+            self._forget_plans()
+            if self.options.lockstep:
+                self._commander.clear()
+                self._commander.commanding = False
+        self._previous = tick.index
+        self.watch.take(tick)
+        # In lockstep it is the tick's time: the simulation stands until it is answered.
+        time_ns = tick.stamp_ns if now_ns is None else now_ns
+        chunks = self._settle(time_ns)
         if tick.observation is None:
             self.counts["missing_observations"] += 1
-            entered = self._holding is None and self._sent is not None
-            self._holding = tick.missing
-            self._planned = None
-            self._previous = None
-            return self._safe_chunk(tick.index, now_ns) if entered else None
-        self._holding = None
-        if self._previous is not None and tick.index <= self._previous:
-            self._planned = None  # the clock was set back: plans of the time before mean nothing now
-        self._previous = tick.index
+            return chunks
         self.counts["observations"] += 1
-        if self._planned is not None and tick.index < self._planned + self._replan_every:
-            return None
-        self._planned = tick.index
-        return self._plan(tick.stamp_ns, tick.observation)
+        self._measured = (tick.stamp_ns, self.filter.measured_position(tick.observation))
+        self._commander.compare(tick.index)
+        may = self._forbidden(time_ns) is None and tick.index >= self._commander.held_from
+        if may and self.schedule.due(tick.index):
+            guide = self.schedule.guide(tick.index)
+            request = Request(self._generation, tick.index, tick.stamp_ns, tick.observation, guide)
+            if self.options.lockstep:
+                chunks += self._plan(request)
+            else:
+                self._request = request
+        return chunks
 
-    def _plan(self, stamp_ns: int, observation: npt.NDArray[np.float32]) -> ActionChunk | None:
-        started = perf_counter()
-        raw = self._actor.act(observation)
-        self._inference_ms.append((perf_counter() - started) * 1e3)
-        was_latched = self.filter.latched is not None
-        self._note_executed(stamp_ns)
-        actions = self.filter.apply(raw)
-        if was_latched:  # the safe command has gone out; a latched node says nothing more
-            return None
-        if actions is None:
-            return None
-        self.counts["chunks"] += 1
-        self._sent = ActionChunk.regular(self.contract, stamp_ns, actions)
-        return self._sent
+    def _plan(self, request: Request) -> list[ActionChunk]:
+        started = perf_counter_ns()
+        answer: Plan | Exception
+        try:
+            answer = self.actor.plan(request.observation, request.guide)
+        except Exception as error:  # as on the inference thread: a failure becomes the stop, and latches
+            answer = error
+        self.latencies.add(perf_counter_ns() - started)
+        return self._answer(request, answer, request.stamp_ns, request.stamp_ns)
 
-    def health(self, now_ns: int) -> Health:
-        """State, ages in s, counts, and inference times in ms since the last call."""
-        values = {name: str(count) for name, count in sorted({**self.counts, **self.assembler.counts}.items())}
-        values |= {f"filter_{name}": str(count) for name, count in sorted(self.filter.counts.items())}
-        for topic, stamp in self.assembler.newest_stamps().items():
-            values[f"age {topic}"] = "none" if stamp is None else f"{(now_ns - stamp) / 1e9:.3f} s"
-        if self._inference_ms:
-            middle, high = np.percentile(self._inference_ms, [50, 99])
-            values |= {"inference p50": f"{middle:.2f} ms", "inference p99": f"{high:.2f} ms"}
-            self._inference_ms.clear()
-        if self.last_error:
-            values["last refused message"] = self.last_error
-        if self.filter.latched is not None:
-            return Health("error", f"latched: {self.filter.latched}; call rearm to go on", values)
-        if self._holding is not None:
-            return Health("warn", f"holding: no fresh observation on {', '.join(self._holding)}", values)
-        if self._previous is None:
-            return Health("warn", "waiting for observations", values)
-        # Nothing is missing, but a recording of such topics would not become training data.
-        if slow := self._rates.complaints():
-            return Health("warn", f"running on slow topics: {'; '.join(slow)}", values)
-        return Health("ok", "running", values)
+    def _settle(self, now_ns: int) -> list[ActionChunk]:
+        """The stop, where something stands against commanding on."""
+        if not self.commanding or self.reason(now_ns) is None:
+            return []
+        self._forget_plans()
+        chunk = self._commander.hold(self._commander.tick_from(now_ns))
+        return [] if chunk is None else [chunk]
+
+    def _judge(self, values: npt.NDArray[np.float32] | None) -> bool:
+        """Whether the critics find so many plans unusual that nothing may leave."""
+        if self.wants_values() and self.monitor is not None and values is not None and len(values):
+            self.monitor.judge(values)
+            self._unusual = self.monitor.alarm and self.options.monitor == "hold"
+        elif not self.wants_values():
+            self._unusual = False
+        return self._unusual
+
+    def _answer(self, request: Request, answer: Plan | Exception, arrived_ns: int, now_ns: int) -> list[ActionChunk]:
+        if isinstance(answer, Exception):
+            self.counts["policy_errors"] += 1
+            self.last_error = f"the policy failed: {type(answer).__name__}: {' '.join(str(answer).split())}"
+            actions = np.full((self.actor.horizon, self.contract.action_dim), np.nan)
+        else:
+            actions = answer.actions
+            if self._judge(answer.values):
+                return self._settle(arrived_ns)
+        width = self.contract.action_dim
+        expected = {(horizon, width) for horizon in self._horizons}
+        self._horizons = {self.actor.horizon}
+        if actions.shape not in expected:
+            self.counts["policy_errors"] += 1
+            self.last_error = f"the policy answered {actions.shape}, expected {(self.actor.horizon, width)}"
+            actions = np.full((self.actor.horizon, width), np.nan)
+        try:
+            return self._commander.leave(request, actions, arrived_ns, now_ns)
+        except ContractError as error:
+            self.counts["cannot_begin"] += 1
+            self.last_error = str(error)
+            return []
+
+
+def _is_numbers(found: object) -> bool:
+    return isinstance(found, np.ndarray) and found.dtype.kind in "fiu"
+
+
+def _check_mode(actor: Actor, options: Options) -> None:
+    """Raise ConfigError for real-time chunking with an actor that cannot be held to a chunk."""
+    if options.mode == "rtc" and not getattr(actor, "takes_guide", True):
+        raise ConfigError(f"mode is 'rtc', but {NO_FLOW_TO_GUIDE.format('this policy')}")

@@ -176,7 +176,7 @@ class SafetyFilter:
 
         Of time before those the oldest counts.
         """
-        steps = max(age, 0.0) / self._period
+        steps = self._in_steps(age)
         weights = [max(steps - 2.0, 0.0), min(max(steps - 1.0, 0.0), 1.0), min(steps, 1.0)]
         return measured + np.asarray(weights) @ state.commands * self._period
 
@@ -276,9 +276,13 @@ class SafetyFilter:
         """
         if self._order != 3 or measured is None:
             return None, None
-        travel = (max(age, 0.0) / self._period + np.arange(steps))[:, None] * self._fastest
+        travel = (self._in_steps(age) + np.arange(steps))[:, None] * self._fastest
         room = self._deviation + travel
         return measured - room, measured + room
+
+    def _in_steps(self, age: float) -> float:
+        """An age in s as steps, without what the division adds: six periods are six steps, alone or within a chunk."""
+        return round(max(age, 0.0) / self._period, 9)
 
     def _refused(self, chunk: npt.NDArray[np.float64], state: State) -> Filtered:
         """The stop instead of a chunk: of as many steps, where that means anything."""
@@ -287,16 +291,15 @@ class SafetyFilter:
 
     def _stop(self, state: State, steps: int | None) -> Array:
         columns = []
-        for index, joint in enumerate(self._joints):
-            first, second, last = (float(value) for value in state.commands[:, index])
+        for joint, (first, second, last) in zip(self._joints, state.commands.T.tolist(), strict=True):
+            if self._order == 2:
+                columns.append(stop_velocity(joint, second, last, steps))
+                continue
             column: list[float] = []
             while len(column) < (steps or MAX_STEPS):
                 if self._order == 3:
                     following = stop_position(joint, first, second, last)
                     speed, before = following - last, last - second
-                elif self._order == 2:
-                    following = stop_velocity(joint, second, last)
-                    speed, before = following, last
                 else:
                     following = stop_value(joint, last)
                     speed = before = following

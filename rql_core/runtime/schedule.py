@@ -190,7 +190,8 @@ class ChunkSchedule:
         after = self._action(begins)
         assert after is not None
         self._seams.add(begins, before, after, chunk.actions[chunk.step_at(begins) :])
-        self._forget_before(chunk.stamp_ns - self._period_ns)
+        # Who interpolates asks for the step before the present one, and chunks may come ahead of their time.
+        self._forget_before(min(chunk.stamp_ns, arrived_ns) - 2 * self._period_ns)
         return True
 
     def clear(self, time_ns: int | None = None) -> None:
@@ -258,7 +259,12 @@ class ChunkSchedule:
         starts = [chunk.stamp_ns, *chunk.ends_ns[:-1].tolist()]
         rows: list[npt.NDArray[np.float64]] = []
         first = 0
+        newest = self._entries[-1]
+        alone = self.mode != "ensemble" and newest.chunk is chunk and newest.begins_ns <= time_ns
         for step, (start, end) in enumerate(zip(starts, chunk.ends_ns.tolist(), strict=True)):
+            if alone and start >= time_ns:
+                rows += list(chunk.actions[step:])  # from here on nothing else counts
+                break
             over = end <= time_ns
             row = self.action_at(end - 1 if over else max(start, time_ns))
             if row is not None:
@@ -267,7 +273,7 @@ class ChunkSchedule:
                 rows, first = [], step + 1
             else:  # a newer chunk, which has not begun yet, ends before this one does
                 break
-        return ActionChunk(starts[first], chunk.ends_ns[first : first + len(rows)], np.stack(rows))
+        return ActionChunk(starts[first], chunk.ends_ns[first : first + len(rows)], np.array(rows))
 
     def figures(self, time_ns: int) -> dict[str, float]:
         """Counts since the beginning, seams of the last hand-overs (see Seams.figures), and the expected delay.

@@ -12,21 +12,22 @@ import numpy.typing as npt
 WINDOW = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seam:
-    """A hand-over.  Sizes are the largest over the joints, each as a share of that joint's range of limits."""
+    """A hand-over: the commands (action_dim,) on either side of it, `before` None where nothing was in force, and the
+    chunk's `own` actions (steps, action_dim) from there on.
+    """
 
     time_ns: int
-    jump: float | None
-    """From the command before to the command of then; None where nothing was in force before."""
-    within: npt.NDArray[np.float64]
-    """(steps,): those between the chunk's own actions, from the one that takes over to its last."""
+    before: npt.NDArray[np.float64] | None
+    after: npt.NDArray[np.float64]
+    own: npt.NDArray[np.float64]
 
 
 class Seams:
     """The last hand-overs.  `span` (action_dim,): upper limit minus lower limit of each joint.
 
-    Owned by one thread.
+    Sizes are the largest over the joints, each as a share of that joint's range of limits.  Owned by one thread.
     """
 
     def __init__(self, span: npt.NDArray[np.float64], window: int = WINDOW) -> None:
@@ -46,8 +47,8 @@ class Seams:
         """
         if self._seams and self._seams[-1].time_ns == time_ns:
             self._seams.pop()
-        jump = None if before is None else float(self._size(after - before))
-        self._seams.append(Seam(time_ns, jump, self._size(np.diff(own, axis=0))))
+        # What is made of it is for whoever asks: this is on the way of a chunk to the robot.
+        self._seams.append(Seam(time_ns, before, after, own))
 
     def drop_after(self, time_ns: int) -> None:
         """Forget those that were planned for later than this, and never happened."""
@@ -62,8 +63,8 @@ class Seams:
         still and jump.
         """
         past = [seam for seam in self._seams if seam.time_ns <= time_ns]
-        jumps = [seam.jump for seam in past if seam.jump is not None]
-        within = np.concatenate([seam.within for seam in past]) if past else np.zeros(0)
+        jumps = [float(self._size(seam.after - seam.before)) for seam in past if seam.before is not None]
+        within = self._size(np.concatenate([np.diff(seam.own, axis=0) for seam in past])) if past else np.zeros(0)
         figures = {"seams": float(len(jumps))}
         if jumps:
             figures |= {"seam_jump_max": max(jumps), "seam_jump_mean": float(np.mean(jumps))}

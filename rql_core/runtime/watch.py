@@ -90,6 +90,21 @@ class ObservationWatch:
         return self.state
 
     @property
+    def needs_rearm(self) -> bool:
+        """Whether a stop waits for `rearm`, observations or not."""
+        return self.state is Freshness.STOPPED and not self._recovers
+
+    @property
+    def description(self) -> str:
+        """The state, what is missing, and what has to be done."""
+        said = self.state.value
+        if self.missing:
+            said += f": no fresh observation on {', '.join(self.missing)}"
+        elif self.needs_rearm:
+            said += f": there was no complete observation for {self._stop_after_ns / 1e9:g} s"
+        return f"{said}; call rearm to go on" if self.needs_rearm else said
+
+    @property
     def may_act(self) -> bool:
         """Whether what was planned may go on being executed."""
         return self.state in (Freshness.FRESH, Freshness.LATE)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from rql_core.contract import Contract
 from rql_core.errors import ContractError
+from rql_core.runtime.plan import Guide, Plan
 from rql_core.sim.demonstrator import RingDemonstrator
 from rql_core.sim.registration import world
 
@@ -43,3 +44,13 @@ class DemonstratorActor:
         """Observation (observation_dim,) -> one action (1, joints) in rad/s."""
         position, velocity, tool = (observation[where].astype(np.float64) for where in self._slices)
         return self._demonstrator.act(position, velocity, tool)[None]
+
+    def plan(self, observation: npt.NDArray[np.float32], guide: Guide | None = None) -> Plan:
+        """One action; a demonstrator heeds no guide."""
+        return Plan(self.act(observation))
+
+    def values(
+        self, observation: npt.NDArray[np.float32], actions: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float32] | None:
+        """None: a script has no critics."""
+        return None

@@ -18,8 +18,9 @@ from rql_core.errors import SimulationError
 from rql_core.sim.arm_env import ArmEnv, ArmSample
 
 # ROS takes time zero for "not set": simulated time starts after it. Between episodes the clock moves on by the same
-# second, so that whoever records or watches sees where one ends.
-GAP_NS = NANOSECONDS
+# half second, so that whoever records or watches sees where one ends: long enough for a policy node to end what it
+# commands and begin anew, and short of the second of silence after which it waits for a person (`stale`).
+GAP_NS = NANOSECONDS // 2
 
 
 @dataclass(frozen=True)

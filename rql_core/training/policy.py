@@ -40,6 +40,11 @@ class Policy:
         """How the algorithm acts unless it is told otherwise."""
         return self.algorithm.default_acting
 
+    @property
+    def is_flow(self) -> bool:
+        """Whether a flow makes the chunks, which can be guided."""
+        return self.name != "fql"
+
     def check_acting(self, acting: Acting) -> None:
         """Raise ConfigError where the algorithm cannot act like that."""
         self.algorithm.check_acting(acting)

@@ -48,12 +48,17 @@ def _pick(arguments: dict[str, str], **defaults: str) -> dict[str, str]:
     return {name: arguments.get(name, default) for name, default in defaults.items()}
 
 
+# Of policy.launch.py; one that is not given is left to the parameters file.
+POLICY_ARGUMENTS = ("backend", "device", "mode", "output", "shadow", "on_trigger", "run_limit", "autostart")
+
+
 def policy(arguments: dict[str, str]) -> list[list[str]]:
     """policy.launch.py."""
     parameters = {
         "checkpoint": arguments["checkpoint"],
         "contract": _contract(arguments, ""),
-        **_pick(arguments, autostart="true", use_sim_time="false"),
+        **_pick(arguments, use_sim_time="false"),
+        **{name: arguments[name] for name in POLICY_ARGUMENTS if name in arguments},
     }
     file = arguments.get("params_file", str(ROOT / "config" / "policy.yaml"))
     return [

@@ -101,7 +101,7 @@ def test_launch_runs_the_command_lines_that_stand_in_for_it(
     launch, name: str, checkpoint: Path, tmp_path: Path
 ) -> None:
     arguments = {
-        "policy": {"checkpoint": str(checkpoint)},
+        "policy": {"checkpoint": str(checkpoint), "mode": "rtc", "shadow": "true", "run_limit": "2.5"},
         "sim": {"world": "planar_arm", "contract": "planar_arm", "demonstrator": "true"},
         "record": {"contract": "planar_arm", "output": str(tmp_path / "bags")},
         "evaluate": {"checkpoint": str(checkpoint), "world": "planar_arm", "contract": "planar_arm"},
@@ -130,6 +130,33 @@ def test_a_checkpoint_that_is_not_there_ends_the_launch_with_a_failure_and_says_
     launched = launch("policy", checkpoint=tmp_path / "nowhere")
     assert launched.wait() == 1
     assert f"not configured: {tmp_path / 'nowhere'}: is no directory" in launched.output()
+
+
+def test_a_parameters_file_says_what_no_argument_says(launch, checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    mode: receding\n    on_trigger: true\n")
+    launched = launch("policy", checkpoint=checkpoint, params_file=file, on_trigger=False, output="both")
+    launched.wait_for("mode receding")
+    command = Path(f"/proc/{node_process(launched, 'policy_node')}/cmdline").read_text().split("\0")
+    assert parameters_of(command)["on_trigger"] == "false"
+    assert parameters_of(command)["output"] == "both"
+    launched.interrupt()
+    assert launched.wait() == 0, launched.output()
+
+
+@pytest.mark.skipif(not REAL, reason="asks the real ros2 launch, which is not installed")
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [("mode:=fast", "fast"), ("shadow:=perhaps", "perhaps"), ("run_limit:=soon", "'soon', expected a float")],
+)
+def test_a_wrong_argument_starts_nothing_and_is_named(argument: str, said: str, tmp_path: Path) -> None:
+    command = ["ros2", "launch", "rql_ros", "policy.launch.py", f"checkpoint:={tmp_path}", argument]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    printed = result.stdout + result.stderr
+    assert result.returncode == 1
+    assert argument.partition(":=")[0] in printed
+    assert said in printed
+    assert "process started" not in printed
 
 
 def test_a_killed_node_ends_the_launch_with_a_failure(launch) -> None:

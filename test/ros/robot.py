@@ -27,13 +27,15 @@ RESEND_S = 3.0
 class Robot:
     """Publishes observations as a planar arm would, keeps the chunks and diagnostics that come back."""
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, *remaps: str) -> None:
+        """`remaps`: such as "/joint_states:=/left/joint_states"."""
         self.contract = contract
         self.chunks: list[ActionChunk] = []
         self.diagnostics: list[Any] = []
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
-        self.node = rclpy.create_node("test_robot", context=self.context)
+        arguments = ["--ros-args", *(word for remap in remaps for word in ("-r", remap))]
+        self.node = rclpy.create_node("test_robot", context=self.context, cli_args=arguments)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.joints = self.node.create_publisher(JointState, "/joint_states", STREAM)
@@ -66,6 +68,18 @@ class Robot:
             if monotonic() > deadline:
                 raise AssertionError(f"waited {patience:g} s for {what if isinstance(what, str) else what()}")
             self.executor.spin_once(timeout_sec=0.02)
+
+    def stream(self, done: Callable[[], bool], patience: float = PATIENCE_S, **observation: Any) -> None:
+        """Publish observations at every tick until `done()`."""
+        deadline = monotonic() + patience
+        last = 0
+        while not done():
+            assert monotonic() < deadline, f"waited {patience:g} s with observations at every tick"
+            stamp = self.now_tick()
+            if stamp > last:
+                self.publish(stamp, **observation)
+                last = stamp
+            self.executor.spin_once(timeout_sec=0.005)
 
     def wait_for_readers(self, count: int = 1) -> None:
         """Wait until the node under test reads both topics and we read its commands."""

@@ -140,7 +140,15 @@ def test_in_realtime_it_goes_on_without_a_controller_and_holds(
 ) -> None:
     group.start(
         "bridge",
-        node_command("mujoco_bridge_node", contract=contract_path, world="planar_arm", factor=5.0, seed=SEED),
+        # Without readers it would not wait, and its one episode could be over before anybody heard of it.
+        node_command(
+            "mujoco_bridge_node",
+            contract=contract_path,
+            world="planar_arm",
+            factor=5.0,
+            seed=SEED,
+            min_subscribers=1,
+        ),
     )
     controller.wait_for_bridge()
     heard = controller.heard

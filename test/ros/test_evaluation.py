@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,9 @@ from rql_core.sim.actor import DemonstratorActor
 EPISODES = 5
 
 
-@pytest.mark.parametrize(("controller", "replan_every"), [("policy", 0), ("policy", 2), ("demonstrator", 0)])
+@pytest.mark.parametrize(
+    ("controller", "replan_every", "backend"), [("policy", 0, "onnx"), ("policy", 2, "torch"), ("demonstrator", 0, "")]
+)
 def test_over_ros_in_lockstep_it_is_the_same_as_in_process(
     group: ProcessGroup,
     contract_path: Path,
@@ -25,6 +28,7 @@ def test_over_ros_in_lockstep_it_is_the_same_as_in_process(
     tmp_path: Path,
     controller: str,
     replan_every: int,
+    backend: Any,
 ) -> None:
     output = tmp_path / "evaluation.json"
     common = {"contract": contract_path}
@@ -41,9 +45,15 @@ def test_over_ros_in_lockstep_it_is_the_same_as_in_process(
     )
     if controller == "policy":
         node = node_command(
-            "policy_node", name=controller, checkpoint=checkpoint, lockstep=True, replan_every=replan_every
+            "policy_node",
+            name=controller,
+            checkpoint=checkpoint,
+            lockstep=True,
+            mode="receding" if replan_every else "open_loop",
+            replan_every=replan_every,
+            backend=backend,
         )
-        actor = DeployedPolicy.load(checkpoint, threads=1)
+        actor = DeployedPolicy.load(checkpoint, backend=backend, threads=1)
     else:
         node = node_command("demonstrator_node", name=controller, **common, world="planar_arm")
         actor = DemonstratorActor("planar_arm", contract)

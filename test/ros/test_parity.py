@@ -15,10 +15,12 @@ from robot import Robot
 
 from rql_core.bags.convert import convert
 from rql_core.bags.reader import BagReader, find_bags
-from rql_core.contract import ActionScale, Contract
+from rql_core.contract import ActionScale, Contract, Tick
 from rql_core.data.minari_io import load_dataset
 from rql_core.data.trajectories import Trajectories
 from rql_core.demo.processes import ProcessGroup, node_command
+from rql_core.runtime.policy import DeployedPolicy
+from rql_core.runtime.safety import SafetyFilter, State
 from rql_ros.messages import message_class, qos_profile
 from rql_ros.policy_node import PolicyNode
 
@@ -62,30 +64,28 @@ def dataset(bag: Path, contract_path: Path) -> Trajectories:
     return load_dataset(path)[0]
 
 
-class Watching:
-    """Stands before the policy and keeps what it is shown and what it answers, normalised."""
+def watch_observations(node: PolicyNode) -> list[np.ndarray]:
+    """A list that every complete observation of the node's ticks is put into."""
+    watch = node._loop.runner.watch
+    seen: list[np.ndarray] = []
+    take = watch.take
 
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-        self.seen: list[np.ndarray] = []
-        self.horizon = actor.horizon
+    def see(tick: Tick) -> None:
+        if tick.observation is not None:
+            seen.append(tick.observation.copy())
+        take(tick)
 
-    def reset(self, seed: int | None) -> None:
-        self.actor.reset(seed)
-
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        self.seen.append(observation.copy())
-        return self.actor.act(observation)
+    watch.take = see
+    return seen
 
 
 @pytest.fixture
 def live(contract: Contract, checkpoint: Path) -> Iterator[tuple[PolicyNode, SingleThreadedExecutor]]:
-    """The policy node itself in this process, on real topics, planning at every tick."""
+    """The policy node itself in this process, on real topics."""
     rclpy.init()
     overrides = [
         Parameter("checkpoint", value=str(checkpoint)),
         Parameter("autostart", value=False),
-        Parameter("replan_every", value=1),
         Parameter("lockstep", value=True),
     ]
     node = PolicyNode(parameter_overrides=overrides)
@@ -106,8 +106,7 @@ def test_the_live_node_sees_the_training_observations_to_the_last_bit(
     live: tuple[PolicyNode, SingleThreadedExecutor],
 ) -> None:
     node, executor = live
-    watching = Watching(node._runner._actor)
-    node._runner._actor = watching
+    seen = watch_observations(node)
     with Robot(contract) as robot, BagReader(bag) as reader:
         publishers = {
             spec.topic: robot.node.create_publisher(message_class(spec.type), spec.topic, qos_profile(spec.qos))
@@ -125,11 +124,9 @@ def test_the_live_node_sees_the_training_observations_to_the_last_bit(
             publishers[topic].publish(as_ros(reader.topics[topic].type, message))
             executor.spin_once(timeout_sec=0.0)
         expected = len(dataset.observations)
-        robot.wait(
-            lambda: executor.spin_once(timeout_sec=0.0) is None and len(watching.seen) >= expected, "all observations"
-        )
-    assert len(watching.seen) == EPISODES * (STEPS + 1)
-    np.testing.assert_array_equal(np.stack(watching.seen), dataset.observations)
+        robot.wait(lambda: executor.spin_once(timeout_sec=0.0) is None and len(seen) >= expected, "all observations")
+    assert len(seen) == EPISODES * (STEPS + 1)
+    np.testing.assert_array_equal(np.stack(seen), dataset.observations)
 
 
 def as_ros(type_name: str, message: Any) -> Any:
@@ -145,22 +142,26 @@ def _plain(message: Any) -> Any:
     return message.tolist() if isinstance(message, np.ndarray) else message
 
 
-def test_the_policys_own_chunks_come_back_from_the_bag_as_the_numbers_it_computed(
+def test_the_policys_own_chunks_come_back_from_the_bag_as_the_numbers_that_left(
     bag: Path, dataset: Trajectories, contract: Contract, checkpoint: Path
 ) -> None:
-    from rql_core.contract.scale import ACTION_CLIP
-    from rql_core.runtime.policy import DeployedPolicy
 
-    policy = DeployedPolicy.load(checkpoint, threads=1)
+    policy = DeployedPolicy.load(checkpoint, backend="onnx")
+    safety, scale = SafetyFilter(contract), ActionScale(contract)
     # The node was started with seed 4 and never reset: its random numbers run on through both episodes. It also planned
     # at each episode's last observation when that was due, which leaves no action in the data.
     policy.reset(4)
+    # As the node in lockstep, without a ramp.
+    safety.activate(-round(contract.safety_in_force.ramp * 1e9), np.zeros(contract.action_dim))
     for episode in range(EPISODES):
         observations, actions, _, _ = dataset.episode(episode)
+        state = State(np.zeros((3, contract.action_dim)))
         for step in range(0, STEPS + 1, 4):
-            noise_chunk = policy._policy.sample(observations[step][None], policy._generator)[0]
+            measured = safety.measured_position(observations[step])
+            left = safety.apply(policy.act(observations[step]), state, 0, measured)
+            state = left.state(4)
             rows = actions[step : step + 4]
-            np.testing.assert_array_equal(rows, np.clip(noise_chunk[: len(rows)], -ACTION_CLIP, ACTION_CLIP))
+            np.testing.assert_array_equal(rows, scale.normalise(left.actions)[: len(rows)])
 
 
 def test_the_dataset_is_the_bag(bag: Path, dataset: Trajectories, contract: Contract) -> None:

@@ -19,7 +19,7 @@ from rclpy.parameter import Parameter
 from robot import PATIENCE_S, RESEND_S
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
-from test_parity import Watching, as_ros
+from test_parity import as_ros, watch_observations
 
 from rql_core.algorithms import make_algorithm
 from rql_core.algorithms.batch import RewardRange
@@ -28,6 +28,7 @@ from rql_core.bags.convert import convert
 from rql_core.contract import Contract, parse_contract
 from rql_core.data import Statistics
 from rql_core.data.minari_io import load_dataset
+from rql_core.export.checkpoint import export_checkpoint
 from rql_core.training import Policy, TrainConfig
 from rql_core.training.checkpoint import save_checkpoint
 from rql_ros.messages import message_class, qos_profile
@@ -151,25 +152,24 @@ def checkpoint_of(contract: Contract, text: str, directory: Path) -> Path:
     seen = np.random.default_rng(0).normal(size=(10, contract.observation_dim)).astype(np.float32)
     policy = Policy(algorithm, Statistics.of(seen))
     save_checkpoint(directory, policy, step=0, reward_range=rewards, contract_text=text)
+    export_checkpoint(directory)
     return directory
 
 
 class Playing:
-    """The policy node in this process under simulated time, planning at every tick, and a bag played into it."""
+    """The policy node in this process under simulated time, and a bag played into it."""
 
     def __init__(self, checkpoint: Path, contract: Contract) -> None:
         overrides = [
             Parameter("checkpoint", value=str(checkpoint)),
             Parameter("autostart", value=False),
-            Parameter("replan_every", value=1),
             Parameter("use_sim_time", value=True),
         ]
         self.node = PolicyNode(parameter_overrides=overrides)
         self.node.trigger_configure()
-        runner = self.node._runner
-        assert runner is not None
-        self.watching = Watching(runner._actor)
-        runner._actor = self.watching
+        assert self.node._loop is not None
+        runner = self.node._loop.runner
+        self.seen = watch_observations(self.node)
         self.node.trigger_activate()
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
@@ -226,7 +226,7 @@ class Playing:
                 self._until(lambda count=count: self.heard == count, f"message {count}")  # type: ignore[misc]
         # What still waits for messages waits no longer.
         self.set_time(receive_ns + contract.observation.max_wait_ns)
-        self.node._poll()
+        self.node._loop._poll()
 
     def _until(self, done: Callable[[], bool], what: str) -> None:
         deadline = monotonic() + PATIENCE_S
@@ -256,7 +256,7 @@ def test_the_live_node_sees_the_training_observations_whatever_the_alignment(tmp
         playing.play(bag, contract)
     finally:
         playing.close()
-    seen = np.stack(playing.watching.seen)
+    seen = np.stack(playing.seen)
     assert len(expected.lengths) == 2
     assert len(expected.observations) > 60
     # After the bag's last message the node goes on for as long as the contract calls what it has fresh.

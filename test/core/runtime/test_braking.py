@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from math import inf
+
 import numpy as np
 import pytest
 from scipy.optimize import linprog
 
 from rql_core.runtime.braking import excursion, largest_change, reach, run_on, stopping_change
+from rql_core.runtime.limits import JointSteps
+from rql_core.runtime.shaping import stop_velocity
 
 
 def limits(random: np.random.Generator) -> tuple[float, float, float]:
@@ -129,3 +134,35 @@ def test_what_the_stop_says_is_feasible_is_feasible_for_a_linear_program_and_rar
         assert found.status == 0 or not feasible
     assert 0 < ours <= theirs < 60
     assert ours >= 0.8 * theirs
+
+
+def joint_of(lower: float, upper: float, acceleration: float, jerk: float) -> JointSteps:
+    return JointSteps("joint", 2, lower, upper, -inf, inf, lower, upper, acceleration, jerk, inf, 1e-11 * jerk, inf)
+
+
+def one_by_one(joint: JointSteps, second: float, last: float, steps: int) -> list[float]:
+    stop = []
+    for _ in range(steps):
+        following = last + stopping_change(last, last - second, joint.acceleration, joint.jerk)
+        following = min(max(following, min(joint.lower, last)), max(joint.upper, last))
+        second, last = last, following
+        stop.append(following)
+    return stop
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_stop_of_a_velocity_is_what_stopping_change_gives_one_by_one_to_the_last_bit(seed: int) -> None:
+    random = np.random.default_rng(300 + seed)
+    for _ in range(300):
+        fastest, acceleration, jerk = limits(random)
+        lower, upper = -fastest * random.uniform(0.5, 1), fastest * random.uniform(0.5, 1)
+        joint = joint_of(lower, upper, acceleration, jerk)
+        # Also from states that the limits do not admit, which are put back by the limits.
+        last, change = random.uniform(-1.2, 1.2) * fastest, random.uniform(-1.5, 1.5) * acceleration
+        second = last - random.choice([change, 0.0, last])
+        steps = int(random.integers(1, 60))
+        assert stop_velocity(joint, second, last, steps) == one_by_one(joint, second, last, steps)
+        whole = stop_velocity(joint, second, last, None)
+        assert whole == one_by_one(joint, second, last, len(whole))
+        assert not any(one_by_one(joint, *([second, last, *whole][-2:]), 3))
+        assert not any(0.0 == one == other for one, other in pairwise(whole))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from queue import SimpleQueue
 from threading import Event, active_count
 
+import pytest
+
 from rql_core.runtime.inference import InferenceThread
 
 PATIENCE_S = 20.0
@@ -63,3 +65,50 @@ def test_closing_does_not_wait_for_ever_and_leaves_no_thread_where_work_ends() -
     go.set()
     assert thread.close(PATIENCE_S)
     assert active_count() == before
+
+
+def test_a_question_during_done_waits_for_its_end() -> None:
+    go, heard = Event(), SimpleQueue()
+
+    def done(question: int, answer: object, duration: int) -> None:
+        heard.put(("begun", question))
+        go.wait(PATIENCE_S)
+
+    thread: InferenceThread[int, int] = InferenceThread(lambda question: heard.put(("asked", question)) or 0, done)
+    assert thread.ask(1)
+    assert [heard.get(timeout=PATIENCE_S) for _ in range(2)] == [("asked", 1), ("begun", 1)]
+    assert thread.ask(2)
+    assert heard.empty()
+    go.set()
+    assert [heard.get(timeout=PATIENCE_S) for _ in range(2)] == [("asked", 2), ("begun", 2)]
+    assert thread.close(PATIENCE_S)
+
+
+def test_what_done_raises_is_told_and_the_next_question_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, heard = [], SimpleQueue()
+    monkeypatch.setattr("rql_core.runtime.inference.excepthook", told.append)
+
+    def done(question: int, answer: object, duration: int) -> None:
+        heard.put(answer)
+        raise RuntimeError("nobody listens")
+
+    thread = InferenceThread(lambda question: question, done)
+    for question in (1, 2):
+        assert thread.ask(question)
+        assert heard.get(timeout=PATIENCE_S) == question
+    assert thread.close(PATIENCE_S)
+    assert [str(failure.exc_value) for failure in told] == ["nobody listens"] * 2
+
+
+def test_work_that_wants_to_end_the_process_is_a_failure_like_any_other() -> None:
+    heard: SimpleQueue = SimpleQueue()
+
+    def work(question: int) -> int:
+        raise SystemExit(question)
+
+    thread = InferenceThread(work, lambda *what: heard.put(what))
+    for question in (1, 2):
+        assert thread.ask(question)
+        assert "SystemExit was raised" in str(heard.get(timeout=PATIENCE_S)[1])
+    assert thread.busy_ns == 0
+    assert thread.close(PATIENCE_S)

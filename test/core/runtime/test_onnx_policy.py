@@ -88,6 +88,18 @@ def test_the_same_seed_gives_the_chunks_and_values_that_torch_gives(exported: Ma
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_critics_say_of_a_chunk_later_what_they_say_of_it_at_once(exported: MakeCheckpoint, name: str) -> None:
+    for policy in both(exported(name)):
+        observation = observations_for(policy)[0]
+        plan = policy.plan(observation)
+        values = policy.values(observation, plan.actions)
+        assert (values is None) is (plan.values is None)
+        if plan.values is not None:
+            assert values is not None
+            np.testing.assert_allclose(values, plan.values, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "acting", [Acting(8, 0.5), Acting(flow_steps=1), Acting(flow_steps=17), Acting(4, 0.0, 3)], ids=str
 )
@@ -123,6 +135,7 @@ def test_a_guide_holds_a_chunk_as_it_does_in_torch(
         policy.set_acting(policy.acting.changed(flow_steps=steps))
     assert_same(onnx_policy, torch_policy, guide)
     for policy in (onnx_policy, torch_policy):
+        assert policy.takes_guide
         policy.reset(5)
     held, free = (onnx_policy.plan(observations_for(onnx_policy)[0], each).actions for each in (guide, None))
     assert not np.allclose(held, free, atol=1e-3)
@@ -134,6 +147,7 @@ def test_what_is_no_flow_refuses_a_guide_in_the_words_of_torch(exported: MakeChe
         with pytest.raises(ConfigError, match="fql acts in one step and has no flow to guide") as error:
             policy.plan(observations_for(policy)[0], guide_for(policy))
         said.append(str(error.value))
+        assert not policy.takes_guide
     assert said[0] == said[1]
 
 

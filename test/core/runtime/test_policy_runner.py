@@ -1,4 +1,4 @@
-"""When the runner plans, what it does without observations, and what it says of itself. Times are ms after START."""
+"""When the runner plans in lockstep, what it does without observations, what it says. Times are ms after START."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pytest
 from rql_core.contract import ActionChunk, Contract, parse_contract
 from rql_core.contract.time import tick_time
 from rql_core.errors import ConfigError
+from rql_core.runtime.health import Health, health_of
+from rql_core.runtime.options import Options
+from rql_core.runtime.plan import Guide, Plan
 from rql_core.runtime.runner import PolicyRunner
 
 MS = 1_000_000
@@ -47,9 +50,19 @@ reward:
   at_success: 0.0
   otherwise: -1.0
 episodes: {boundary: {by: bag}, min_steps: 1, at_success: continue}
+safety:  # wide enough to change nothing here, and a hold after a period and max_wait
+  units: {acceleration: rad/s^2, jerk: rad/s^3}
+  limits: [{name: elbow, acceleration: 400.0, jerk: 40000.0}]
+  stale: {hold_after: 0.07, stop_after: 5.0, after_stop: recover}
 """
 SAFE = [[0.0], [0.0]]  # this tick and the next, so that it is in force when it arrives
-HOLD_LAST = [("command: velocities", "command: positions"), ("hold: zero", "hold: last")]
+HOLD_LAST = [
+    ("command: velocities", "command: positions"),
+    ("unit: rad/s\n", "unit: rad\n"),
+    ("hold: zero", "hold: last"),
+    ("units: {acc", "measured: {position: joint}\n  units: {position: rad, velocity: rad/s, acc"),
+    ("name: elbow, acc", "name: elbow, deviation: 4.0, velocity: 40.0, acc"),
+]
 
 
 class Script:
@@ -70,6 +83,18 @@ class Script:
         if self.says is not None:
             return self.says
         return float(observation[0]) + 0.01 * np.arange(self.horizon, dtype=np.float64)[:, None]
+
+    def plan(self, observation: npt.NDArray[np.float32], guide: Guide | None = None) -> Plan:
+        return Plan(self.act(observation))
+
+
+def make(contract: Contract, actor: Script | None = None, replan_every: int = 0) -> PolicyRunner:
+    mode: Any = "receding" if replan_every else "open_loop"
+    return PolicyRunner(contract, actor or Script(), Options(mode, replan_every))
+
+
+def health(runner: PolicyRunner, at_ms: float = 0.0) -> Health:
+    return health_of(runner, START + round(at_ms * MS))
 
 
 @pytest.fixture
@@ -118,7 +143,7 @@ def stamps(chunks: list[ActionChunk]) -> list[float]:
 
 def test_it_plans_at_the_first_complete_observation_and_not_before(contract: Contract) -> None:
     actor = Script()
-    runner = PolicyRunner(contract, actor)
+    runner = make(contract, actor)
     assert runner.poll(START) == []
     runner.push("/joints", joints(0, 0.5), START)
     assert runner.poll(START) == []
@@ -136,7 +161,7 @@ def test_it_plans_every_replan_every_steps_and_0_means_the_whole_chunk(
     contract: Contract, replan_every: int, expected: int
 ) -> None:
     actor = Script()
-    runner = PolicyRunner(contract, actor, replan_every)
+    runner = make(contract, actor, replan_every)
     chunks = observe(runner, *range(0, 13 * 50, 50))
     assert stamps(chunks) == [50.0 * tick for tick in range(0, 13, expected)]
     assert len(actor.seen) == len(chunks)
@@ -147,7 +172,7 @@ def test_it_plans_every_replan_every_steps_and_0_means_the_whole_chunk(
 
 def test_the_actor_sees_the_observation_of_the_tick_it_answers(contract: Contract) -> None:
     actor = Script()
-    runner = PolicyRunner(contract, actor, replan_every=2)
+    runner = make(contract, actor, 2)
     for tick in range(6):
         observe(runner, 50 * tick, value=tick / 8)
     assert actor.seen == [[0.0, 0.0], [0.25, 0.25], [0.5, 0.5]]
@@ -156,22 +181,22 @@ def test_the_actor_sees_the_observation_of_the_tick_it_answers(contract: Contrac
 @pytest.mark.parametrize("replan_every", [-1, 5])
 def test_a_replan_every_beyond_the_horizon_is_refused(contract: Contract, replan_every: int) -> None:
     with pytest.raises(ConfigError, match=rf"replan_every is {replan_every}, expected 0 .* to 4"):
-        PolicyRunner(contract, Script(), replan_every)
+        make(contract, Script(), replan_every)
 
 
 def test_commands_leave_inside_the_limits(contract: Contract) -> None:
-    runner = PolicyRunner(contract, Script())
+    runner = make(contract)
     (chunk,) = observe(runner, 0, value=1.995)
     np.testing.assert_allclose(chunk.actions[:, 0], [1.995, 2.0, 2.0, 2.0], atol=1e-6)
     assert chunk.actions.max() == 2.0
-    assert runner.health(START).values["filter_limit"] == "3"
+    assert health(runner).values["filter velocity"] == "3"
 
 
 # Missing observations
 
 
 def test_missing_observations_give_one_safe_chunk_and_planning_starts_anew(contract: Contract) -> None:
-    runner = PolicyRunner(contract, Script(horizon=40))  # two seconds: nothing new is due in this test
+    runner = make(contract, Script(horizon=40))  # two seconds: nothing new is due in this test
     chunks = observe(runner, 0, 50)
     runner.push("/joints", joints(100), START)
     assert runner.poll(START + 119 * MS) == []  # still within max_wait
@@ -179,20 +204,20 @@ def test_missing_observations_give_one_safe_chunk_and_planning_starts_anew(contr
     for late in range(130, 1000, 10):
         chunks += runner.poll(START + late * MS)
     assert seen(chunks)[1:] == [(100.0, SAFE)]
-    health = runner.health(START + 1000 * MS)
-    assert health.level == "warn"
-    assert "/tool" in health.summary
+    said = health(runner, 1000)
+    assert said.level == "warn"
+    assert "/tool" in said.summary
     runner.push("/tool", tool(1000), START)
     runner.push("/joints", joints(1000, 0.5), START)
     (chunk,) = runner.poll(START + 1000 * MS)
     assert seen([chunk])[0][0] == 1000.0
     assert chunk.actions[0] == [0.5]
     assert observe(runner, 1050, 1100, 1150, 1200) == []
-    assert runner.health(START + 1200 * MS).level == "ok"
+    assert health(runner, 1200).level == "ok"
 
 
 def test_each_gap_gives_its_own_safe_chunk(contract: Contract) -> None:
-    runner = PolicyRunner(contract, Script())
+    runner = make(contract)
     chunks = []
     for begin in (0, 500, 1000):
         chunks += observe(runner, begin, begin + 50)
@@ -203,18 +228,27 @@ def test_each_gap_gives_its_own_safe_chunk(contract: Contract) -> None:
 
 
 def test_a_gap_is_found_without_a_clock_too(contract: Contract) -> None:
-    """In lockstep nothing is late, but a step without observation that others follow is missing."""
-    runner = PolicyRunner(contract, Script())
-    assert seen(observe(runner, 0, 50, 150, 200))[1:] == [(100.0, SAFE), (150.0, [[0.0], [0.01], [0.02], [0.03]])]
+    """In lockstep nothing is late, but steps without observation that others follow are missing."""
+    runner = make(contract, replan_every=1)
+    assert seen(observe(runner, 0, 100))[1:] == [(100.0, [[0.0], [0.01], [0.02], [0.03]])]
+    runner = make(contract, replan_every=1)
+    runner.push("/joints", joints(0), START)
+    runner.push("/tool", tool(0), START)
+    chunks = runner.poll(None)
+    runner.push("/joints", joints(50), START)
+    runner.push("/joints", joints(100), START)
+    for at in (150, 200):
+        chunks += observe(runner, at)
+    assert stamps(chunks) == [0.0, 150.0, 200.0]
 
 
 def test_no_safe_chunk_before_anything_was_commanded(contract: Contract) -> None:
-    runner = PolicyRunner(contract, Script())
+    runner = make(contract)
     runner.push("/joints", joints(0), START)
     assert runner.poll(START + 5000 * MS) == []
-    health = runner.health(START + 5000 * MS)
-    assert (health.level, runner.counts["missing_observations"]) == ("warn", 1)
-    assert "/tool" in health.summary
+    said = health(runner, 5000)
+    assert (said.level, runner.counts["missing_observations"]) == ("warn", 1)
+    assert "/tool" in said.summary
 
 
 def hold_last() -> Contract:
@@ -225,7 +259,7 @@ def hold_last() -> Contract:
 
 
 def test_with_hold_last_the_safe_chunk_is_what_was_in_force_and_no_later_action_of_the_chunk() -> None:
-    runner = PolicyRunner(hold_last(), Script(horizon=10))
+    runner = make(hold_last(), Script(horizon=10))
     observe(runner, 0, 50, value=0.5)
     (safe,) = runner.poll(START + 121 * MS)
     assert seen([safe])[0][0] == 100.0
@@ -233,7 +267,7 @@ def test_with_hold_last_the_safe_chunk_is_what_was_in_force_and_no_later_action_
 
 
 def test_a_stop_right_after_a_plan_holds_its_first_action_and_a_second_stop_says_nothing() -> None:
-    runner = PolicyRunner(hold_last(), Script(horizon=10))
+    runner = make(hold_last(), Script(horizon=10))
     observe(runner, 0, value=0.5)
     stopped = runner.stop(START + 10 * MS)
     assert stopped is not None
@@ -242,15 +276,14 @@ def test_a_stop_right_after_a_plan_holds_its_first_action_and_a_second_stop_says
 
 
 def test_after_a_reset_nothing_of_before_is_held() -> None:
-    runner = PolicyRunner(hold_last(), Script())
+    runner = make(hold_last(), Script())
     observe(runner, 0, value=0.5)
     runner.reset()
     assert runner.stop(START + 100 * MS) is None
-    assert runner.filter.safe_command() is None
 
 
 def test_a_stop_after_a_clock_jump_begins_at_the_new_time(contract: Contract) -> None:
-    runner = PolicyRunner(contract, Script())
+    runner = make(contract)
     observe(runner, 5000)
     stopped = runner.stop(START + 60 * MS, clock_jumped=True)
     assert stopped is not None
@@ -258,11 +291,11 @@ def test_a_stop_after_a_clock_jump_begins_at_the_new_time(contract: Contract) ->
 
 
 def test_a_stamp_of_another_clock_is_refused_and_said(contract: Contract) -> None:
-    runner = PolicyRunner(contract, Script())
+    runner = make(contract)
     runner.push("/joints", joints(2000), START, check_future=True)
     runner.push("/tool", tool(1400), START, check_future=True)
     assert runner.counts["refused_messages"] == 1
-    assert "/joints: header.stamp is 2.000 s ahead" in runner.health(START).values["last refused message"]
+    assert "/joints: header.stamp is 2.000 s ahead" in health(runner).values["last error"]
 
 
 # Messages that break the contract
@@ -283,7 +316,7 @@ def test_a_message_that_breaks_the_contract_is_counted_said_and_not_used(
     contract: Contract, topic: str, message: SimpleNamespace, said: str
 ) -> None:
     actor = Script()
-    runner = PolicyRunner(contract, actor, replan_every=1)
+    runner = make(contract, actor, 1)
     observe(runner, 0, value=0.125)
     runner.push(topic, message, START + 50 * MS)
     other = ("/tool", tool(50, 0.25)) if topic == "/joints" else ("/joints", joints(50, 0.25))
@@ -291,9 +324,9 @@ def test_a_message_that_breaks_the_contract_is_counted_said_and_not_used(
     assert seen(runner.poll(START + 80 * MS)) == [(50.0, SAFE)]
     assert actor.seen == [[0.125, 0.125]]
     assert runner.counts["refused_messages"] == 1
-    values = runner.health(START + 80 * MS).values
+    values = health(runner, 80).values
     assert values["refused_messages"] == "1"
-    assert said in values["last refused message"]
+    assert said in values["last error"]
     # A good message in its place is used.
     runner.push("/joints", joints(100, 0.5), START)
     runner.push("/tool", tool(100, 0.5), START)
@@ -306,25 +339,25 @@ def test_a_message_that_breaks_the_contract_is_counted_said_and_not_used(
 
 def test_reset_ignores_observations_of_the_time_before_the_start(contract: Contract) -> None:
     actor = Script()
-    runner = PolicyRunner(contract, actor)
+    runner = make(contract, actor)
     observe(runner, 0, 50)
     runner.reset(7, START + 500 * MS)
     assert actor.seeds == [7]
     assert observe(runner, 450, 499, value=0.25) == []
     assert stamps(observe(runner, 500, value=0.5)) == [500.0]
     assert actor.seen == [[0.0, 0.0], [0.5, 0.5]]
-    assert runner.health(START).values["before_start"] == "4"
+    assert health(runner).values["before_start"] == "4"
 
 
 def test_reset_in_the_middle_of_a_chunk_plans_at_once(contract: Contract) -> None:
-    runner = PolicyRunner(contract, Script())
+    runner = make(contract)
     assert stamps(observe(runner, 0, 50)) == [0.0]
     runner.reset(0, START + 100 * MS)
     assert stamps(observe(runner, 100, 150, 200, 250, 300)) == [100.0, 300.0]
 
 
 def test_an_episode_that_starts_without_observations_gives_no_safe_chunk(contract: Contract) -> None:
-    runner = PolicyRunner(contract, Script())
+    runner = make(contract)
     observe(runner, 0)
     runner.reset(0, START + 100 * MS)
     assert runner.poll(START + 900 * MS) == []
@@ -332,11 +365,11 @@ def test_an_episode_that_starts_without_observations_gives_no_safe_chunk(contrac
 
 def test_a_clock_that_is_set_back_starts_planning_anew(contract: Contract) -> None:
     actor = Script()
-    runner = PolicyRunner(contract, actor)
+    runner = make(contract, actor)
     observe(runner, 5000, 5050)
     assert stamps(observe(runner, 0, 50, 100, 150, 200, value=0.5)) == [0.0, 200.0]
     assert actor.seen[1] == [0.5, 0.5]
-    assert runner.health(START).values["clock_jump"] == "1"
+    assert health(runner).values["clock_jump"] == "1"
 
 
 # The filter at work
@@ -344,41 +377,41 @@ def test_a_clock_that_is_set_back_starts_planning_anew(contract: Contract) -> No
 
 def test_a_latched_runner_gives_the_safe_command_once_and_then_nothing(contract: Contract) -> None:
     actor = Script(horizon=2)
-    runner = PolicyRunner(contract, actor, replan_every=1)
+    runner = make(contract, actor, 1)
     observe(runner, 0)
     actor.says = np.array([[NAN], [0.5]])
     chunks = observe(runner, 50, 100)
-    assert runner.health(START).level == "ok"  # two may be a glitch
+    assert health(runner).level == "ok"  # two may be a glitch
     chunks += observe(runner, 150)
     assert [actions for _, actions in seen(chunks)] == [SAFE] * 3
     actor.says = None
     assert observe(runner, 200, 250, 300) == []
-    health = runner.health(START + 300 * MS)
-    assert health.level == "error"
-    assert "latched" in health.summary
-    assert "rearm" in health.summary
-    assert health.values["filter_not_finite"] == "3"
-    runner.filter.rearm()
+    said = health(runner, 300)
+    assert said.level == "error"
+    assert "latched" in said.summary
+    assert "rearm" in said.summary
+    assert said.values["filter not_finite"] == "3"
+    runner.rearm(START + 300 * MS)
     assert stamps(observe(runner, 350, value=0.5)) == [350.0]
-    assert runner.health(START + 350 * MS).level == "ok"
+    assert health(runner, 350).level == "ok"
 
 
 def test_a_reset_does_not_open_the_latch(contract: Contract) -> None:
     actor = Script()
     actor.says = np.full((4, 1), NAN)
-    runner = PolicyRunner(contract, actor, replan_every=1)
+    runner = make(contract, actor, 1)
     observe(runner, 0, 50, 100)
     runner.reset(0, START + 1000 * MS)
     actor.says = None
     assert observe(runner, 1000, 1050) == []
-    assert runner.health(START).level == "error"
+    assert health(runner).level == "error"
 
 
 @pytest.mark.parametrize("shape", [(), (0, 1), (4,), (4, 2)])
 def test_a_chunk_of_another_shape_becomes_the_safe_command(contract: Contract, shape: tuple[int, ...]) -> None:
     actor = Script()
     actor.says = np.full(shape, 0.5)
-    (chunk,) = observe(PolicyRunner(contract, actor), 0)
+    (chunk,) = observe(make(contract, actor), 0)
     assert not chunk.actions.any()
     assert chunk.actions.shape[1] == 1
 
@@ -387,7 +420,7 @@ def test_a_chunk_of_another_shape_becomes_the_safe_command(contract: Contract, s
 
 
 def test_a_stop_comes_one_period_after_the_last_observation(contract: Contract) -> None:
-    runner = PolicyRunner(contract, Script())
+    runner = make(contract)
     assert runner.stop(None) is None
     observe(runner, 0, 50, 100)
     chunk = runner.stop(None)
@@ -400,7 +433,7 @@ def test_a_stop_comes_one_period_after_the_last_observation(contract: Contract) 
 def test_a_stop_is_in_force_at_the_next_tick_at_any_rate(rate: float) -> None:
     """Ticks are whole nanoseconds, so that a period added to a tick may be a nanosecond beside the next one."""
     contract = parse_contract(CONTRACT.replace("rate: 20", f"rate: {rate}"))
-    runner = PolicyRunner(contract, Script(), replan_every=1)
+    runner = make(contract, Script(), 1)
     first = 53_806_032_000
     for index in range(first, first + 7):
         stamp = header_at(tick_time(index, contract.rate_fraction))
@@ -414,41 +447,41 @@ def test_a_stop_is_in_force_at_the_next_tick_at_any_rate(rate: float) -> None:
 
 
 def test_health_goes_from_waiting_to_running_and_tells_ages_and_times(contract: Contract) -> None:
-    runner = PolicyRunner(contract, Script())
-    health = runner.health(START)
-    assert (health.level, health.summary) == ("warn", "waiting for observations")
-    assert health.values["age /joints"] == "none"
-    assert "inference p50" not in health.values
-    observe(runner, 0)
-    health = runner.health(START + 30 * MS)
-    assert (health.level, health.summary) == ("ok", "running")
-    assert health.values["age /joints"] == health.values["age /tool"] == "0.030 s"
-    assert health.values["inference p50"].endswith(" ms")
-    assert health.values["observations"] == health.values["chunks"] == "1"
-    assert "inference p50" not in runner.health(START + 40 * MS).values  # none since the last report
+    runner = make(contract)
+    said = health(runner)
+    assert (said.level, said.summary) == ("warn", "waiting for observations")
+    assert said.values["age /joints"] == "none"
+    assert "inference p50" not in said.values
+    observe(runner, *range(0, 601, 50))  # four chunks, of which the first three are a warm-up
+    said = health(runner, 630)
+    assert (said.level, said.summary) == ("ok", "running")
+    assert said.values["age /joints"] == said.values["age /tool"] == "0.030 s"
+    assert said.values["inference p50"].endswith(" ms")
+    assert said.values["observations"] == "13"
+    assert said.values["chunks"] == "4"
 
 
 def test_topics_slower_than_the_contract_says_are_a_warning_as_the_converter_would_refuse_them() -> None:
     relaxed = CONTRACT.replace("max_age: 0.04", "max_age: 0.2", 2)
     point = "type: geometry_msgs/msg/PointStamped\n"
     stated = relaxed.replace(point, f"{point}      min_rate: 10\n")
-    health = []
+    found = []
     for text in (relaxed, stated):
-        runner = PolicyRunner(parse_contract(text), Script())
+        runner = make(parse_contract(text))
         for at in range(0, 600, 50):
             runner.push("/joints", joints(at), START)
             if at % 100 == 0:
                 runner.push("/tool", tool(at), START)
         runner.poll(None)
-        health.append(runner.health(START))
-    assert [each.level for each in health] == ["warn", "ok"]
-    assert health[0].summary.startswith("running on slow topics: /tool has 10 Hz (median), expected at least")
+        found.append(health(runner))
+    assert [each.level for each in found] == ["warn", "ok"]
+    assert found[0].summary.startswith("running on slow topics: /tool has 10 Hz (median), expected at least")
 
 
 def test_a_reset_forgets_how_slow_topics_were() -> None:
-    runner = PolicyRunner(parse_contract(CONTRACT.replace("max_age: 0.04", "max_age: 0.2", 2)), Script())
+    runner = make(parse_contract(CONTRACT.replace("max_age: 0.04", "max_age: 0.2", 2)))
     observe(runner, *range(0, 1000, 100))
-    assert runner.health(START).summary.startswith("running on slow topics: /joints has 10 Hz")
+    assert health(runner).summary.startswith("running on slow topics: /joints has 10 Hz")
     runner.reset(start_ns=START + 1000 * MS)
     observe(runner, 1000)
-    assert runner.health(START).level == "ok"
+    assert health(runner).level == "ok"

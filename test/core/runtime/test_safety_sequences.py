@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safety_robots import Robot, assert_within_limits, random_robot
@@ -257,6 +257,7 @@ def test_whatever_happens_what_leaves_is_within_the_limits(command: str, happene
     since=st.integers(0, 6 * 10**8),
     measured=hnp.arrays(np.float64, 2, elements=st.floats(-0.5, 0.5)),
 )
+@example("positions", np.full((7, 2), -1.0), 0, np.full(2, 0.25))
 def test_a_chunk_gives_what_its_steps_give_one_by_one(
     command: str, chunk: np.ndarray, since: int, measured: np.ndarray
 ) -> None:

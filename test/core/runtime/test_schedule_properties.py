@@ -258,6 +258,17 @@ def test_linear_commands_never_jump_while_something_is_in_force(data: Any) -> No
         before = None if command is None else (time, command)
 
 
+def test_a_chunk_that_comes_ahead_of_its_time_does_not_take_the_line_away_that_is_being_followed() -> None:
+    contract = CONTRACTS[20, 0.0]
+    schedule, linear = ChunkSchedule(contract, 2, "open_loop"), CommandInterpolation(contract, "linear")
+    begin, period = tick_time(FIRST_TICK, contract.rate_fraction), contract.period_ns
+    for stamp, arrived_ns, value in ((0, 0, 0.5), (1, period, -0.5), (3, 2 * period + 1, 0.0)):
+        chunk = ActionChunk.regular(contract, begin + stamp * period, np.full((2, 2), value))
+        schedule.add(chunk, begin + arrived_ns)
+    # The second chunk began at the end of the first, a nanosecond ago.
+    np.testing.assert_allclose(linear.command_at(schedule, begin + 2 * period + 1), [0.5, 0.5], atol=1e-6)
+
+
 def _plain(value: Any) -> Any:
     """Dicts as objects with attributes, as messages are."""
     if isinstance(value, dict):

@@ -40,3 +40,11 @@ def test_where_the_controller_commands_nothing_there_is_nothing_to_compare(contr
     assert comparison.figures() == {}
     comparison.reset()
     assert comparison.compare(START, np.zeros(2)) is None
+
+
+def test_commands_that_nothing_is_compared_with_are_not_kept(contract: Contract) -> None:
+    """A robot under another controller, and a policy that sees nothing, for hours."""
+    comparison = ShadowComparison(contract)
+    for index in range(2000):
+        comparison.commanded(ActionChunk.regular(contract, START + index * contract.period_ns, np.zeros((1, 2))))
+    assert comparison._commanded.waiting()[0] < 2.5e9 / contract.period_ns

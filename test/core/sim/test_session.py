@@ -11,10 +11,9 @@ from rql_core.errors import SimulationError
 from rql_core.evaluation.rollout import frame_messages
 from rql_core.resources import config_file
 from rql_core.sim import make_world
-from rql_core.sim.session import Frame, Session
+from rql_core.sim.session import GAP_NS, Frame, Session
 
 PERIOD = 50_000_000
-SECOND = 1_000_000_000
 # Without its safety section: tests change what is commanded.
 TEXT = config_file("contracts", "planar_arm").read_text(encoding="utf-8").partition("\nsafety:")[0] + "\n"
 
@@ -163,18 +162,21 @@ def test_without_an_action_the_hold_command_stands_in_and_is_counted(session: Se
 # Episodes
 
 
-def test_episodes_are_a_second_of_clock_apart(session: Session) -> None:
+def test_episodes_are_half_a_second_of_clock_apart(session: Session) -> None:
     first = session.begin(0)
-    assert first.stamp_ns == SECOND  # ROS takes zero for "not set"
+    assert first.stamp_ns == GAP_NS  # ROS takes zero for "not set"
     session.command(chunk(session, 0.1, 0.1, 0.1))
     steps_possible(session)
     last = session.frame
     assert last is not None
     second = session.begin(0)
-    assert second.stamp_ns == last.stamp_ns + SECOND
-    assert session.begin(0).stamp_ns == second.stamp_ns + SECOND
+    assert second.stamp_ns == last.stamp_ns + GAP_NS
+    assert session.begin(0).stamp_ns == second.stamp_ns + GAP_NS
     assert [first.episode, second.episode] == [1, 2]
     assert (second.step, second.reward, second.ended) == (0, 0.0, False)
+    # A policy node ends what it commands, and does not yet wait for a person.
+    stale = session.contract.stale
+    assert stale.hold_after < GAP_NS / 1e9 < stale.stop_after
 
 
 def test_no_chunk_of_one_episode_reaches_into_the_next_however_long_it_is(session: Session) -> None:

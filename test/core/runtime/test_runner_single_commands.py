@@ -1,0 +1,93 @@
+"""Single commands, read faster or slower than the control rate: what a controller that holds the last one would do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_runner_in_time import ACCELERATION, MODES, PERIOD, Bench, troubles
+
+from rql_core.contract import ActionChunk
+from rql_core.runtime.options import Options
+
+EVERY = 10  # ms, as Bench polls
+
+
+class Controller(Bench):
+    """Reads a command after every poll, or after every `skip`-th, and holds it until there is another."""
+
+    def __init__(self, options: Options, horizon: int = 4, *, skip: int = 1) -> None:
+        super().__init__(options, horizon)
+        self.skip = skip
+        self.held = [0.0]
+        self.read_at = [0.0]
+
+    def publish(self, chunks: list[ActionChunk] | ActionChunk | None) -> None:
+        super().publish(chunks)
+        if self.at % (EVERY * self.skip) == 0 and self.at > self.read_at[-1]:
+            command = self.runner.command_at(self.now())
+            self.held.append(self.held[-1] if command is None else float(command[0]))
+            self.read_at.append(self.at)
+
+    def assert_smooth(self) -> None:
+        apart = EVERY if self.runner.options.interpolation == "linear" else PERIOD
+        steps = np.abs(np.diff(self.held))
+        at = int(steps.argmax())
+        allowed = ACCELERATION * max(apart, EVERY * self.skip + PERIOD * (self.skip > 1)) / 1000
+        assert steps.max() <= allowed * (1 + 1e-6), (self.read_at[at], self.held[max(0, at - 3) : at + 4])
+
+
+@pytest.mark.parametrize("interpolation", ["held", "linear"])
+def test_a_chunk_that_answers_the_observation_at_which_a_stop_began_goes_on_where_that_is(interpolation: Any) -> None:
+    """Both are stamped with the same time."""
+    bench = Controller(Options("receding", 1, lockstep=False, interpolation=interpolation), horizon=6)
+    bench.run(20, value=1.9)
+    bench.actor.says = np.full((6, 1), np.nan)
+    bench.run(1)
+    bench.actor.says = None
+    bench.run(12, value=1.9)
+    bench.assert_smooth()
+    bench.assert_safe()
+
+
+@pytest.mark.parametrize("skip", [1, 7, 20])
+def test_rest_is_told_however_seldom_anybody_asks_and_then_nothing(skip: int) -> None:
+    for stops in (False, True):
+        bench = Controller(Options(lockstep=False), skip=skip)
+        bench.run(20, value=1.0)
+        if stops:
+            bench.publish(bench.runner.estop(bench.now(), "test"))
+        bench.pass_time(bench.at + 3000)
+        assert bench.held[-1] == 0.0
+        assert bench.runner.command_at(bench.now()) is None
+
+
+def test_chunks_that_come_after_a_gap_and_overlap_are_followed_without_a_jump() -> None:
+    """The stamp of the first was moved behind what the robot was told before; the next is not of a clock set back."""
+    bench = Controller(Options("open_loop", lockstep=False, interpolation="linear"), horizon=5)
+    bench.run(3)
+    for value in (*(0.0,) * 9, 1.0, 0.0, 0.0):
+        bench.befall("good", value, 99)
+    bench.pass_time(bench.at + 500)
+    bench.assert_smooth()
+
+
+@given(
+    troubles(),
+    st.sampled_from(MODES),
+    st.integers(0, 260),
+    st.sampled_from(["held", "linear"]),
+)
+def test_whatever_happens_single_commands_keep_to_the_limits_between_the_ticks_too(
+    happening: list[tuple[str, float]], mode: Any, delay: int, interpolation: Any
+) -> None:
+    bench = Controller(Options(mode, lockstep=False, interpolation=interpolation), horizon=5)
+    bench.run(3)
+    for kind, value in happening:
+        bench.befall(kind, value, delay)
+    bench.pass_time(bench.at + 2000)
+    assert bench.held[-1] == 0.0
+    bench.assert_smooth()
