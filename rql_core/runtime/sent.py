@@ -99,9 +99,8 @@ class Outgoing:
         # Chunks, and from when on they are in force, that nobody has asked about yet: with whole chunks as the only
         # output nobody ever does.
         self._unread: deque[tuple[ActionChunk, int]] = deque(maxlen=_UNREAD)
-        # The newest stamp that was given to one of them, and the stamp that the newest chunk came with.
+        # The newest stamp that was given to one of them.
         self._newest_ns: int | None = None
-        self._answered_ns: int | None = None
         # What the newest chunk ends with, and when; None once it was told.
         self._last: tuple[int, Array] | None = None
         self.interpolate(interpolation)
@@ -119,7 +118,7 @@ class Outgoing:
         """There are no single commands until something leaves again; what was commanded by tick stays known."""
         self._chunks.clear()
         self._unread.clear()
-        self._newest_ns = self._answered_ns = None
+        self._newest_ns = None
         self._last = None
 
     def leave(
@@ -143,9 +142,8 @@ class Outgoing:
         """Keep a chunk that is in force from `tick` on for single commands; `before` it that command was."""
         rate = self._contract.rate_fraction
         begins_ns = max(chunk.stamp_ns, tick_time(tick, rate))
-        if self._answered_ns is not None and chunk.stamp_ns < self._answered_ns:
-            self.forget_chunks()  # the clock was set back
-        self._answered_ns = chunk.stamp_ns
+        if self._newest_ns is not None and begins_ns < self._newest_ns:
+            self.forget_chunks()  # the clock was set back, or what was planned for a clock ahead will not be
         if before is not None and (self._last is None or self._last[0] < begins_ns):
             # Nothing is in force just before, which a line could begin at: say what the robot is at then.
             rest_ns = max(tick_time(tick - 1, rate), (self._newest_ns or 0) + 1)

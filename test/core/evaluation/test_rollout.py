@@ -14,6 +14,7 @@ from rql_core.data import Statistics
 from rql_core.errors import ConfigError, ContractError, SimulationError
 from rql_core.evaluation.rollout import Rollout, contract_session, evaluate, training_evaluation
 from rql_core.resources import config_file
+from rql_core.runtime.plan import Guide, Plan
 from rql_core.runtime.policy import DeployedPolicy
 from rql_core.sim.actor import DemonstratorActor
 from rql_core.sim.session import Frame
@@ -33,6 +34,9 @@ class Still:
 
     def reset(self, seed: int | None) -> None:
         self.seed = seed
+
+    def plan(self, observation: npt.NDArray[np.float32], guide: Guide | None = None) -> Plan:
+        return Plan(self.act(observation))
 
     def act(self, observation: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         self.seen.append(observation)
@@ -120,8 +124,8 @@ def test_a_controller_without_an_action_is_an_error_that_names_seed_and_step(con
             return np.full((4, 2), np.nan)
 
     session = contract_session(contract, "planar_arm", max_episode_steps=40)
-    # Three bad chunks of four steps latch the filter; the safe command is said for those, and then nothing.
-    with pytest.raises(SimulationError, match="seed 5, step 12: the controller gave no action"):
+    # A bad chunk is a stop of two steps, and is asked for again at each: the third latches the filter, and says no more.
+    with pytest.raises(SimulationError, match="seed 5, step 4: the controller gave no action"):
         Rollout(session, Broken()).run_episode(5)
 
 
