@@ -262,13 +262,14 @@ class ControlLoop:
         # Where the timer would have gone on; it is not asked for the time again, which a simulation may have stopped.
         ago = now - self._commanded_ns  # less than none where the clock was set back since
         time = self._commanded_ns + period_ns if 0 <= ago < period_ns else now
-        sleep((time - now) / 1e9)
+        began, first = perf_counter_ns() + time - now, time
         while time < int(stop.ends_ns[-1]):
+            sleep(max(0, began + time - first - perf_counter_ns()) / 1e9)
             command = self.runner.command_at(time)
             if command is not None:
                 self._commands.publish(command)
             time += period_ns
-            sleep(period_ns / 1e9)
+        sleep(max(0, began + time - first - perf_counter_ns()) / 1e9)
 
     def _command(self) -> None:
         """A single command, by what has left."""

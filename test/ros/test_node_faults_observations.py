@@ -155,7 +155,7 @@ def test_observations_that_come_late_and_out_of_order_do_not_move_it(node: Conso
     ],
     ids=["stamp 0", "future", "back"],
 )
-def test_wrong_stamps_bring_it_to_rest_and_are_said(arm: Arm, shift: int | None, said: str) -> None:
+def test_wrong_stamps_bring_it_to_rest_and_are_said(node: Console, arm: Arm, shift: int | None, said: str) -> None:
     arm.start_moving()
 
     def send(stamp: int) -> None:
@@ -164,6 +164,7 @@ def test_wrong_stamps_bring_it_to_rest_and_are_said(arm: Arm, shift: int | None,
     arm.listen_anew()
     arm.go_on(lambda: arm.said(said), f"words on {said}", send)
     arm.come_to_rest(send)
+    assert node.call("rearm").success  # it may have been longer than stop_after
     recovers(arm)
 
 
@@ -191,7 +192,7 @@ def test_messages_that_come_twice_change_nothing(arm: Arm) -> None:
     arm.go_on(lambda: arm.moving and arm.said("running"), "it to run on", twice)
 
 
-def test_two_publishers_of_the_joints_that_differ_are_said(arm: Arm) -> None:
+def test_two_publishers_of_the_joints_that_differ_are_said(node: Console, arm: Arm) -> None:
     arm.start_moving()
 
     def both(stamp: int) -> None:
@@ -200,6 +201,7 @@ def test_two_publishers_of_the_joints_that_differ_are_said(arm: Arm) -> None:
 
     arm.listen_anew()
     arm.go_on(lambda: arm.said("is there a second publisher"), "words on two publishers", both)
+    assert node.call("rearm").success  # it may have been longer than stop_after
     recovers(arm)
 
 
