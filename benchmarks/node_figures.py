@@ -135,7 +135,13 @@ class Endurance:
     @property
     def late(self) -> int:
         """Answers that came more than two periods after their observation, or never."""
-        return sum(latency > LATE_PERIODS * self.period_ms for latency in self.latencies_ms)
+        return len(self.late_at_s)
+
+    @property
+    def late_at_s(self) -> list[float]:
+        """When: s since the beginning. One stall of the machine shows as neighbours."""
+        most, period = LATE_PERIODS * self.period_ms, self.period_ms / 1000
+        return [round(at * period, 2) for at, latency in enumerate(self.latencies_ms) if latency > most]
 
     @property
     def settled_mb(self) -> list[tuple[float, float]]:
@@ -156,6 +162,7 @@ class Endurance:
             "observations": len(self.latencies_ms),
             "lost": sum(latency == inf for latency in self.latencies_ms),
             "late_by_more_than_two_periods": self.late,
+            "late_at_s": self.late_at_s,
             "latency_ms": {f"p{100 * share:g}": quantile(self.latencies_ms, share) for share in (*QUANTILES, 0.999)}
             | {"max": max(self.latencies_ms)},
             "robot_late_ms": self.robot_late_ms,

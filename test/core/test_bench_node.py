@@ -145,6 +145,10 @@ def test_a_long_run_without_fault_misses_nothing() -> None:
     assert "| threads | 20 to 20 |" in endurance_table(found)
 
 
+def test_it_is_told_when_answers_were_late() -> None:
+    assert long_run((1.0, 40.1, 2.0, inf)).figures()["late_at_s"] == [0.02, 0.06]
+
+
 def test_growth_of_memory_is_told_by_the_hour_and_is_a_fault_above_a_megabyte() -> None:
     run = long_run(growth=12.0)
     assert run.growth_mb_an_hour == pytest.approx(12.0)
