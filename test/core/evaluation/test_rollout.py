@@ -124,7 +124,7 @@ def test_a_controller_without_an_action_is_an_error_that_names_seed_and_step(con
             return np.full((4, 2), np.nan)
 
     session = contract_session(contract, "planar_arm", max_episode_steps=40)
-    # A bad chunk is a stop of two steps, and is asked for again at each: the third latches the filter, and says no more.
+    # A bad chunk is a stop of two steps, and is asked for again at each: the third latches the filter for good.
     with pytest.raises(SimulationError, match="seed 5, step 4: the controller gave no action"):
         Rollout(session, Broken()).run_episode(5)
 
