@@ -6,23 +6,18 @@ positions stay. That is what the robot does with nothing in force, by the contra
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 import numpy.typing as npt
 
 from rql_core.contract import ActionChunk, Contract
-from rql_core.contract.time import tick_time
+from rql_core.contract.time import tick_at_or_after, tick_time
 from rql_core.runtime.interpolation import CommandInterpolation, Interpolation
 from rql_core.runtime.safety import State
-from rql_core.runtime.schedule import ChunkSchedule
 
 Array = npt.NDArray[np.float64]
 
 # The safety filter looks back on three commands.
 _PAST = 3
-# Single commands are read from the chunks of the last few periods; those that nobody asked about are let go.
-_UNREAD = 16
 
 
 class SentCommands:
@@ -88,37 +83,29 @@ class SentCommands:
 
 
 class Outgoing:
-    """Makes the chunks that leave, and remembers what they command; single commands are read from them."""
+    """Makes the chunks that leave, and remembers what they command; single commands are read from that.
+
+    `held`: a tick's command during the whole tick. `linear`: from the command of the tick before, on a straight line,
+    so that the tick's own is reached at its end. Positions are interpolated linearly by default, everything else held.
+    Within a tick nothing changes, so that a line that is being followed stays where it is.
+    """
 
     def __init__(self, contract: Contract, horizon: int, interpolation: Interpolation | None) -> None:
         """`horizon`: steps of the chunks that come in. Raises ConfigError for an interpolation that is not known."""
         positions = contract.action.hold == "last"
         self.sent = SentCommands(contract.action_dim, positions=positions, keep=2 * horizon)
         self._contract = contract
-        self._chunks = ChunkSchedule(contract, 1, "receding")
-        # Chunks, and from when on they are in force, that nobody has asked about yet: with whole chunks as the only
-        # output nobody ever does.
-        self._unread: deque[tuple[ActionChunk, int]] = deque(maxlen=_UNREAD)
-        # The newest stamp that was given to one of them.
-        self._newest_ns: int | None = None
         # What the newest chunk ends with, and when; None once it was told.
         self._last: tuple[int, Array] | None = None
         self.interpolate(interpolation)
 
     def interpolate(self, method: Interpolation | None) -> None:
         """Read single commands like that; raises ConfigError for what is not known."""
-        self._interpolation = CommandInterpolation(self._contract, method)
+        self._method = CommandInterpolation(self._contract, method).method
 
     def clear(self) -> None:
         """Forget everything: nothing was ever commanded."""
         self.sent.clear()
-        self.forget_chunks()
-
-    def forget_chunks(self) -> None:
-        """There are no single commands until something leaves again; what was commanded by tick stays known."""
-        self._chunks.clear()
-        self._unread.clear()
-        self._newest_ns = None
         self._last = None
 
     def leave(
@@ -130,40 +117,27 @@ class Outgoing:
         """
         past = [self.sent.command(tick - back) for back in range(over, 0, -1)]
         known = [actions[0] if command is None else command for command in past]
-        before = self.sent.command(tick - 1)
         self.sent.record(tick, actions, wanted)
         rows = np.concatenate([known, actions]) if known else actions
         chunk = ActionChunk.regular(self._contract, stamp_ns, rows)
-        self._read_later(tick, chunk, before)
         self._last = int(chunk.ends_ns[-1]), chunk.actions[-1]
         return chunk
-
-    def _read_later(self, tick: int, chunk: ActionChunk, before: Array | None) -> None:
-        """Keep a chunk that is in force from `tick` on for single commands; `before` it that command was."""
-        rate = self._contract.rate_fraction
-        begins_ns = max(chunk.stamp_ns, tick_time(tick, rate))
-        if self._newest_ns is not None and begins_ns < self._newest_ns:
-            self.forget_chunks()  # the clock was set back, or what was planned for a clock ahead will not be
-        if before is not None and (self._last is None or self._last[0] < begins_ns):
-            # Nothing is in force just before, which a line could begin at: say what the robot is at then.
-            rest_ns = max(tick_time(tick - 1, rate), (self._newest_ns or 0) + 1)
-            if rest_ns < begins_ns:
-                self._unread.append((ActionChunk.regular(self._contract, rest_ns, before[None]), rest_ns))
-                self._newest_ns = rest_ns
-        # After a stop that began at this chunk's observation: what is in force until `tick` must stay known.
-        stamp_ns = chunk.stamp_ns if self._newest_ns is None else max(chunk.stamp_ns, self._newest_ns + 1)
-        kept = chunk.ends_ns > stamp_ns
-        self._unread.append((ActionChunk(stamp_ns, chunk.ends_ns[kept], chunk.actions[kept]), max(begins_ns, stamp_ns)))
-        self._newest_ns = stamp_ns
 
     def command_at(self, time_ns: int) -> Array | None:
         """The single command (action_dim,) for a time; None where nothing is in force.
 
         What a chunk ends with is given once more when it is over: whoever asks seldom would else never be told to rest.
         """
-        while self._unread:
-            self._chunks.add(*self._unread.popleft())
-        command = self._interpolation.command_at(self._chunks, time_ns)
-        if command is None and self._last is not None and time_ns >= self._last[0]:
-            command, self._last = self._last[1], None
-        return command
+        rate = self._contract.rate_fraction
+        tick = tick_at_or_after(time_ns + 1, rate) - 1
+        if not self.sent.in_force(tick):
+            if self._last is None or time_ns < self._last[0]:
+                return None
+            rest, self._last = self._last[1], None
+            return rest
+        command = self.sent.command(tick)
+        before = self.sent.command(tick - 1)
+        if command is None or before is None or self._method == "held":
+            return command
+        start, end = tick_time(tick, rate), tick_time(tick + 1, rate)
+        return before + (command - before) * ((time_ns - start) / (end - start))
