@@ -36,8 +36,7 @@ class SentCommands:
         self._wanted.clear()
 
     def begin(self, tick: int, state: State) -> None:
-        """Begin with `state` just before `tick`, and forget what was."""
-        self.clear()
+        """Begin with `state` just before `tick`. What is in force until then stays: it may be a stop that goes on."""
         for back in range(_PAST):
             self._commands[tick - _PAST + back] = state.commands[back]
         if state.wanted is not None:

@@ -75,6 +75,20 @@ def test_chunks_that_come_after_a_gap_and_overlap_are_followed_without_a_jump() 
     bench.assert_smooth()
 
 
+@pytest.mark.parametrize("happening", [("reset", "ahead", "good"), ("ahead", "good", "estop", "good", "good")], ids=str)
+@pytest.mark.parametrize("interpolation", ["held", "linear"])
+def test_a_stop_goes_on_whatever_is_planned_for_an_observation_of_a_clock_ahead(
+    happening: tuple[str, ...], interpolation: Any
+) -> None:
+    bench = Controller(Options("receding", lockstep=False, interpolation=interpolation), horizon=5)
+    bench.run(5)
+    for kind in happening:
+        bench.befall(kind, 2.0 if kind == "ahead" else 0.0, 0)
+    bench.pass_time(bench.at + 2000)
+    bench.assert_smooth()
+    bench.assert_safe()
+
+
 @given(
     troubles(),
     st.sampled_from(MODES),
