@@ -158,7 +158,8 @@ def test_the_policys_own_chunks_come_back_from_the_bag_as_the_numbers_that_left(
         state = State(np.zeros((3, contract.action_dim)))
         for step in range(0, STEPS + 1, 4):
             measured = safety.measured_position(observations[step])
-            left = safety.apply(policy.act(observations[step]), state, 0, measured)
+            at = (episode * (STEPS + 100) + step) * contract.period_ns
+            left = safety.apply(policy.act(observations[step]), state, at, measured)
             state = left.state(4)
             rows = actions[step : step + 4]
             np.testing.assert_array_equal(rows, scale.normalise(left.actions)[: len(rows)])
