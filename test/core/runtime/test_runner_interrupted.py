@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from runner_bench import PERIOD, Bench, Planner, strict
 from test_policy_runner import MS, START, joints, observe, tool
-from test_runner_in_time import PERIOD, Bench, Planner, strict
 
 from rql_core.contract import ActionChunk
 from rql_core.errors import ConfigError

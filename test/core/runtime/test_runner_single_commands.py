@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_runner_in_time import ACCELERATION, MODES, PERIOD, Bench, troubles
+from runner_bench import ACCELERATION, MODES, PERIOD, Bench, troubles
 
 from rql_core.contract import ActionChunk
 from rql_core.runtime.options import Options
