@@ -38,6 +38,7 @@ def test_the_stop_goes_out_step_by_step_to_whoever_takes_single_commands(
     published: list[float] = []
     slept: list[float] = []
     monkeypatch.setattr("rql_ros.control_loop.sleep", slept.append)
+    monkeypatch.setattr("rql_ros.control_loop.perf_counter_ns", lambda: round(sum(slept) * NANOSECONDS))
     monkeypatch.setattr(CommandPublisher, "publish", lambda self, command: published.append(float(command[0])))
     schedule = CommandSchedule()
 
