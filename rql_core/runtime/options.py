@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from rql_core.errors import ConfigError
-from rql_core.runtime.interpolation import Interpolation
 from rql_core.runtime.schedule import Mode
 
 Monitoring = Literal["off", "warn", "hold"]
+Interpolation = Literal["held", "linear"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Options:
     monitor: Monitoring = "warn"
     """What an unusual value of the critics does."""
     interpolation: Interpolation | None = None
-    """Between the steps of single commands; None: as suits the command."""
+    """Of single commands between two ticks (see Outgoing); None: linear for positions, held for everything else."""
 
     @property
     def values_first(self) -> bool:
@@ -41,3 +41,6 @@ class Options:
         for name, choices in (("mode", get_args(Mode)), ("monitor", get_args(Monitoring))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}")
+        if self.interpolation is not None and self.interpolation not in get_args(Interpolation):
+            known = ", ".join(get_args(Interpolation))
+            raise ConfigError(f"interpolation is {self.interpolation!r}, expected one of {known}")

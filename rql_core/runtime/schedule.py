@@ -229,17 +229,6 @@ class ChunkSchedule:
             return "running"
         return "starved" if self.action_at(time_ns) is None else "holding"
 
-    def step_at(self, time_ns: int) -> tuple[int, int] | None:
-        """Start and end in ns of the step in force, of the newest chunk that has one; None where no chunk has."""
-        for entry in reversed(self._entries):
-            step = entry.step_at(time_ns)
-            if step is not None:
-                start = entry.chunk.stamp_ns if step == 0 else int(entry.chunk.ends_ns[step - 1])
-                return start, int(entry.chunk.ends_ns[step])
-            if self.mode != "ensemble" and entry.begins_ns <= time_ns:
-                return None
-        return None
-
     def hand_overs(self, after_ns: int, until_ns: int) -> list[int]:
         """The times at which chunks began, later than one time and not later than the other."""
         return [entry.begins_ns for entry in self._entries if after_ns < entry.begins_ns <= until_ns]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rql_core.contract import ActionChunk, Contract
 from rql_core.contract.time import tick_at_or_after, tick_time
-from rql_core.runtime.interpolation import CommandInterpolation, Interpolation
+from rql_core.runtime.options import Interpolation
 from rql_core.runtime.safety import State
 
 Array = npt.NDArray[np.float64]
@@ -84,13 +84,15 @@ class SentCommands:
 class Outgoing:
     """Makes the chunks that leave, and remembers what they command; single commands are read from that.
 
-    `held`: a tick's command during the whole tick. `linear`: from the command of the tick before, on a straight line,
-    so that the tick's own is reached at its end. Positions are interpolated linearly by default, everything else held.
-    Within a tick nothing changes, so that a line that is being followed stays where it is.
+    `held`: a tick's command during the whole tick, which is what was recorded and trained on. `linear`: from the
+    command of the tick before, on a straight line, so that the tick's own is reached at its end; that is what the
+    points of a JointTrajectory say. Positions are linear by default, because one that is held jumps at every tick;
+    everything else is held, because a velocity that comes up by a line is on average half a tick late. Within a tick
+    nothing changes, so that a line that is being followed stays where it is.
     """
 
     def __init__(self, contract: Contract, horizon: int, interpolation: Interpolation | None) -> None:
-        """`horizon`: steps of the chunks that come in. Raises ConfigError for an interpolation that is not known."""
+        """`horizon`: steps of the chunks that come in. `interpolation` None: as suits the contract's command."""
         positions = contract.action.hold == "last"
         self.sent = SentCommands(contract.action_dim, positions=positions, keep=2 * horizon)
         self._contract = contract
@@ -99,8 +101,9 @@ class Outgoing:
         self.interpolate(interpolation)
 
     def interpolate(self, method: Interpolation | None) -> None:
-        """Read single commands like that; raises ConfigError for what is not known."""
-        self._method = CommandInterpolation(self._contract, method).method
+        """Read single commands like that from now on."""
+        own: Interpolation = "linear" if self._contract.action.command == "positions" else "held"
+        self._method = method or own
 
     def clear(self) -> None:
         """Forget everything: nothing was ever commanded."""

@@ -11,7 +11,7 @@ import rclpy
 import yaml
 from rclpy.parameter import Parameter
 
-from rql_core.runtime.interpolation import Interpolation
+from rql_core.runtime.options import Interpolation
 from rql_core.runtime.options import Monitoring
 from rql_core.runtime.policy import Backend
 from rql_core.runtime.schedule import Mode

@@ -11,7 +11,6 @@ from schedule_oracle import contract_of
 from rql_core.contract import ActionChunk
 from rql_core.errors import ConfigError, ContractError
 from rql_core.runtime.delay import DelayEstimate
-from rql_core.runtime.interpolation import CommandInterpolation
 from rql_core.runtime.schedule import ChunkSchedule
 
 MS = 1_000_000
@@ -269,41 +268,3 @@ def test_delay_settings_that_make_no_sense_are_refused(options: dict[str, int]) 
 def test_half_a_chunk_is_executed_where_nothing_else_is_said_and_one_step_of_an_ensemble() -> None:
     steps = {mode: schedule_of(mode, 9).replan_every for mode in ("open_loop", "receding", "ensemble", "rtc")}
     assert steps == {"open_loop": 9, "receding": 4, "ensemble": 1, "rtc": 4}
-
-
-def test_positions_come_up_by_a_line_that_turns_where_a_chunk_takes_over() -> None:
-    schedule = schedule_of("receding")
-    linear = CommandInterpolation(contract_of(command="positions"))
-    assert linear.method == "linear"
-    schedule.add(chunk(0, 0.0, 0.1, 0.2, 0.3), 0)
-
-    def at(*times: float) -> list[float]:
-        commands = [linear.command_at(schedule, round(time * MS)) for time in times]
-        return [float(command[0]) for command in commands if command is not None]
-
-    # The first step is held: nothing says where it began. Then each step's action is reached at its end.
-    assert at(0, 25, 50, 75, 100, 110) == pytest.approx([0, 0, 0, 0.05, 0.1, 0.12])
-    schedule.add(chunk(50, 9.9, 1.0, 1.2, 1.4), 110 * MS)
-    # At 110 ms it is at 0.12, and goes to 1.0 at 150 ms.
-    assert at(110, 130, 149.9999, 150, 175, 200) == pytest.approx([0.12, 0.56, 1.0, 1.0, 1.1, 1.2], abs=1e-4)
-
-
-def test_after_a_gap_the_line_begins_where_the_new_chunk_does() -> None:
-    schedule = schedule_of("receding")
-    linear = CommandInterpolation(contract_of(), "linear")
-    schedule.add(chunk(0, 0.0, 0.1), 0)
-    schedule.add(chunk(100, 1.0, 1.2), 120 * MS)
-    found = [linear.command_at(schedule, time * MS) for time in (110, 120, 140, 150, 175)]
-    assert found[0] is None
-    assert [float(each[0]) for each in found[1:] if each is not None] == pytest.approx([1.0, 1.0, 1.0, 1.1])
-
-
-def test_velocities_are_held_unless_a_line_is_asked_for_by_name() -> None:
-    contract = contract_of(command="velocities")
-    schedule = schedule_of("receding")
-    schedule.add(chunk(0, 0.0, 0.1), 0)
-    held, linear = CommandInterpolation(contract), CommandInterpolation(contract, "linear")
-    commands = [each.command_at(schedule, 75 * MS) for each in (held, linear)]
-    assert [float(command[0]) for command in commands if command is not None] == pytest.approx([0.1, 0.05])
-    with pytest.raises(ConfigError, match="interpolation is 'cubic', expected one of held, linear"):
-        CommandInterpolation(contract, "cubic")  # type: ignore[arg-type]

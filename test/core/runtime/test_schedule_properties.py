@@ -17,7 +17,6 @@ from schedule_oracle import Oracle, contract_of
 from rql_core.contract import ActionChunk, CommandSchedule, decode_chunk, encode_chunk
 from rql_core.contract.time import tick_at_or_after, tick_time
 from rql_core.runtime.delay import DelayEstimate
-from rql_core.runtime.interpolation import CommandInterpolation
 from rql_core.runtime.schedule import ChunkSchedule, guide_weights
 
 MODES = ("open_loop", "receding", "ensemble", "rtc")
@@ -100,24 +99,21 @@ def test_how_often_and_in_which_order_it_is_asked_changes_nothing(data: Any) -> 
     contract, arrivals = data.draw(stories())
     mode = data.draw(st.sampled_from(MODES))
     asked, silent = (ChunkSchedule(contract, 6, mode) for _ in range(2))
-    linear = CommandInterpolation(contract, "linear")
     for arrival in arrivals:
         asked.add(arrival.chunk, arrival.arrived_ns)
         silent.add(arrival.chunk, arrival.arrived_ns)
         for time in data.draw(times_after(contract, arrival.arrived_ns)):
             asked.action_at(time)
             asked.remaining(time)
-            linear.command_at(asked, time)
             asked.figures(time)
             tick = tick_at_or_after(time, contract.rate_fraction)
             asked.due(tick)
             asked.guide(tick)
     last = arrivals[-1].arrived_ns
     times = data.draw(times_after(contract, last))
-    answers = {time: (silent.action_at(time), linear.command_at(silent, time)) for time in times}
+    answers = {time: silent.action_at(time) for time in times}
     for time in [*times, *reversed(times)]:
-        assert same(asked.action_at(time), answers[time][0])
-        assert same(linear.command_at(asked, time), answers[time][1])
+        assert same(asked.action_at(time), answers[time])
         assert asked.figures(time) == silent.figures(time)
 
 
@@ -229,44 +225,6 @@ def test_who_reads_the_chunks_that_were_sent_reads_what_was_executed(data: Any) 
         assert same(recorded.action_at(now), executed[tick])
     for tick in ticks:
         assert same(recorded.action_at(tick_time(tick, rate)), executed[tick])
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.data())
-def test_linear_commands_never_jump_while_something_is_in_force(data: Any) -> None:
-    contract, arrivals = data.draw(stories())
-    schedule = ChunkSchedule(contract, 6, data.draw(st.sampled_from(MODES)))
-    linear = CommandInterpolation(contract, "linear")
-    rate = contract.rate_fraction
-    # Ten commands a step, and the moments round every arrival and every step.
-    grid = [tick_time(FIRST_TICK - 2 + i, rate) for i in range(25)]
-    times = {time + contract.period_ns * i // 10 for time in grid for i in range(10)}
-    times |= {time + shift for time in [*grid, *(each.arrived_ns for each in arrivals)] for shift in (-1, 0)}
-    waiting, before = list(arrivals), None
-    for time in sorted(times):
-        while waiting and waiting[0].arrived_ns <= time:
-            arrival = waiting.pop(0)
-            schedule.add(arrival.chunk, arrival.arrived_ns)
-        command = linear.command_at(schedule, time)
-        assert (command is None) == (schedule.action_at(time) is None)
-        if command is not None and before is not None:
-            # Actions are at most 2 apart; where a chunk takes over just before a step's end there is little time left
-            # to get to its action, which is then reached at the end and not before.
-            left = schedule.step_at(before[0])
-            share = 1.0 if left is None else min(1.0, (time - before[0]) / max(1, left[1] - before[0]))
-            assert np.abs(command - before[1]).max() <= 2.0 * share + 1e-9
-        before = None if command is None else (time, command)
-
-
-def test_a_chunk_that_comes_ahead_of_its_time_does_not_take_the_line_away_that_is_being_followed() -> None:
-    contract = CONTRACTS[20, 0.0]
-    schedule, linear = ChunkSchedule(contract, 2, "open_loop"), CommandInterpolation(contract, "linear")
-    begin, period = tick_time(FIRST_TICK, contract.rate_fraction), contract.period_ns
-    for stamp, arrived_ns, value in ((0, 0, 0.5), (1, period, -0.5), (3, 2 * period + 1, 0.0)):
-        chunk = ActionChunk.regular(contract, begin + stamp * period, np.full((2, 2), value))
-        schedule.add(chunk, begin + arrived_ns)
-    # The second chunk began at the end of the first, a nanosecond ago.
-    np.testing.assert_allclose(linear.command_at(schedule, begin + 2 * period + 1), [0.5, 0.5], atol=1e-6)
 
 
 def _plain(value: Any) -> Any:
