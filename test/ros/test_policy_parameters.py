@@ -11,8 +11,7 @@ import rclpy
 import yaml
 from rclpy.parameter import Parameter
 
-from rql_core.runtime.options import Interpolation
-from rql_core.runtime.options import Monitoring
+from rql_core.runtime.options import Interpolation, Monitoring
 from rql_core.runtime.policy import Backend
 from rql_core.runtime.schedule import Mode
 from rql_ros import policy_choices
