@@ -33,7 +33,10 @@ DEADLINE_PERIODS = 2.0
 
 
 class ControlLoop:
-    """`remark(about, text)` hears what is wrong with a topic, `report(runner)` that there may be news."""
+    """`remark(about, text)` hears what is wrong with a topic, `report(runner)` that there may be news.
+
+    `answered()` is called, with the lock held, when a chunk has left: nobody waits for anything until the next.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class ControlLoop:
         command_rate: float,
         remark: Callable[[str, str], None],
         report: Callable[[PolicyRunner], None],
+        answered: Callable[[], None] = lambda: None,
     ) -> None:
         """Make publishers and subscriptions; raises ContractError for messages that can only be recorded."""
         self.lock = RLock()
@@ -53,6 +57,7 @@ class ControlLoop:
         self._node = node
         self._remark = remark
         self._report = report
+        self._answered = answered
         self._lockstep = runner.options.lockstep
         self._command_rate = command_rate or runner.contract.rate
         self._timers: list[Timer] = []
@@ -206,6 +211,7 @@ class ControlLoop:
             try:
                 self._publish(self.runner.answer(request, answer, self.now(), duration_ns))
                 self._report(self.runner)
+                self._answered()
             except Exception as error:  # whatever it is, the robot stops, and the thread goes on
                 why = f"a plan could not be taken: {type(error).__name__}: {' '.join(str(error).split())}"
                 self._remark("plan", why)

@@ -11,6 +11,7 @@ import gc
 import sys
 from pathlib import Path
 from threading import Thread
+from time import monotonic_ns
 from typing import Any
 
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
@@ -24,6 +25,7 @@ from rql_core.errors import ContractError, RqlError
 from rql_core.runtime.health import Health, health_of
 from rql_core.runtime.policy import DeployedPolicy, check_contract
 from rql_core.runtime.runner import PolicyRunner
+from rql_core.runtime.spare_time import Postponed
 from rql_ros.control_loop import INFERENCE_PATIENCE_S, ControlLoop
 from rql_ros.controller import EpisodeControl
 from rql_ros.policy_parameters import ACTING, RUNNING, acting_of, declare_parameters, options_of, refuse_nonsense
@@ -33,6 +35,10 @@ from rql_ros.running import run_node
 # A policy at its limits changes a command at every step: the log says so now and then, /diagnostics counts.
 CHANGE_LOG_S = 10.0
 
+
+# Health is told once a second, when a chunk has left; where none does, at most so much later.
+REPORT_NS, REPORT_PATIENCE_NS = 1_000_000_000, 200_000_000
+REPORT_CHECK_S = 0.25
 
 # A simulation that leaves out the time between two episodes; steps of /clock and hiccups of a clock are shorter.
 FORWARD_JUMP_NS = 250_000_000
@@ -64,7 +70,8 @@ class PolicyNode(LifecycleNode):
             self.create_service(Trigger, f"~/{name}", serve)
         refuse_nonsense(self, self._accept)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._report_timer = self.create_timer(1.0, self._report, clock=steady)
+        self._reporting = Postponed(REPORT_NS, REPORT_PATIENCE_NS)
+        self._report_timer = self.create_timer(REPORT_CHECK_S, self._report_in_time, clock=steady)
         self._jumps = self.get_clock().create_jump_callback(
             JumpThreshold(
                 min_forward=Duration(nanoseconds=FORWARD_JUMP_NS),
@@ -115,6 +122,7 @@ class PolicyNode(LifecycleNode):
             command_rate=float(self._value("command_rate")),
             remark=self._remark,
             report=self._reports.news,
+            answered=self._chunk_left,
         )
         self._policy, self._checkpoint = policy, checkpoint
         self.get_logger().info(
@@ -299,6 +307,22 @@ class PolicyNode(LifecycleNode):
         if self._remarks.get(about) != text:
             self._remarks[about] = text
             self.get_logger().warning(text)
+
+    def _chunk_left(self) -> None:
+        """On the inference thread: a good moment to tell of health, which takes as long as a plan."""
+        executor = self.executor
+        if executor is not None and self._reporting.now(monotonic_ns(), good=True):
+            executor.create_task(self._report)
+
+    def _report_in_time(self) -> None:
+        loop = self._active_loop()
+        if loop is None:
+            due = self._reporting.now(monotonic_ns(), good=True)
+        else:
+            with loop.lock:
+                due = self._reporting.now(monotonic_ns(), good=False)
+        if due:
+            self._report()
 
     def _report(self) -> None:
         loop, policy = self._loop, self._policy

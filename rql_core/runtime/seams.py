@@ -63,14 +63,20 @@ class Seams:
         still and jump.
         """
         past = [seam for seam in self._seams if seam.time_ns <= time_ns]
-        jumps = [float(self._size(seam.after - seam.before)) for seam in past if seam.before is not None]
-        within = self._size(np.concatenate([np.diff(seam.own, axis=0) for seam in past])) if past else np.zeros(0)
+        taken_over = [(seam.before, seam.after) for seam in past if seam.before is not None]
+        jumps = self._size(np.array([after - before for before, after in taken_over])) if taken_over else np.zeros(0)
+        within = np.zeros(0)
+        if past:
+            # All chunks as one array: a difference each, but for those across the ends of two.
+            steps = np.diff(np.concatenate([seam.own for seam in past]), axis=0)
+            ends = np.cumsum([len(seam.own) for seam in past])[:-1] - 1
+            within = self._size(np.delete(steps, ends, axis=0))
         figures = {"seams": float(len(jumps))}
-        if jumps:
-            figures |= {"seam_jump_max": max(jumps), "seam_jump_mean": float(np.mean(jumps))}
+        if jumps.size:
+            figures |= {"seam_jump_max": float(jumps.max()), "seam_jump_mean": float(jumps.mean())}
         if within.size:
             figures["within_step_p95"] = float(np.percentile(within, 95))
-        if jumps and within.size:
+        if jumps.size and within.size:
             largest, usual = figures["seam_jump_max"], figures["within_step_p95"]
             figures["seam_ratio"] = largest / usual if usual > 0 else (0.0 if largest == 0 else float("inf"))
         return figures

@@ -1,4 +1,4 @@
-"""Whether there is time for what nobody waits for, before the next thing that somebody does wait for."""
+"""When to do what nobody waits for: where it is in nobody's way, and before it has waited too long."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ AT_LEAST_EVERY_NS = NANOSECONDS
 
 
 class SpareTime:
-    """Times are ns of one clock, which may be set back. Owned by one thread; reads no clock."""
+    """What has to fit in before something that somebody does wait for, or is left out.
+
+    Times are ns of one clock, which may be set back. Owned by one thread; reads no clock.
+    """
 
     def __init__(self, at_least_every_ns: int = AT_LEAST_EVERY_NS) -> None:
         """Raises ConfigError for a time that is not positive."""
@@ -34,3 +37,29 @@ class SpareTime:
         """It was done, and ended now."""
         self._last_ns = now_ns
         self._durations.append(duration_ns)
+
+
+class Postponed:
+    """What is due every `period_ns`: at the first good moment, or without one when it has waited for `patience_ns`.
+
+    A good moment is just after a chunk has left: what keeps the interpreter busy for milliseconds would otherwise now
+    and then delay one. Times are ns of a clock that is never set back. For any threads of which one at a time asks.
+    """
+
+    def __init__(self, period_ns: int, patience_ns: int) -> None:
+        """Due for the first time at once. Raises ConfigError for times that are not positive."""
+        for name, value in (("period_ns", period_ns), ("patience_ns", patience_ns)):
+            if value <= 0:
+                raise ConfigError(f"{name} is {value}, expected more than 0")
+        self._period_ns, self._patience_ns = period_ns, patience_ns
+        self._due_ns: int | None = None
+
+    def now(self, time_ns: int, *, good: bool) -> bool:
+        """Whether to do it now; the next is due a period after this was."""
+        due = self._due_ns
+        if due is not None and time_ns < (due if good else due + self._patience_ns):
+            return False
+        following = (time_ns if due is None else due) + self._period_ns
+        # What was late keeps the mean rate, but what was long past due is not made up for.
+        self._due_ns = following if following - time_ns > self._period_ns // 2 else time_ns + self._period_ns
+        return True

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from rql_core.errors import ConfigError
-from rql_core.runtime.spare_time import WINDOW, SpareTime
+from rql_core.runtime.spare_time import WINDOW, Postponed, SpareTime
 
 EVERY = 1000
 
@@ -45,3 +47,33 @@ def test_a_clock_that_is_set_back_does_not_keep_it_waiting() -> None:
 def test_a_time_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ConfigError, match="at_least_every_ns is 0"):
         SpareTime(0)
+
+
+def test_what_is_due_waits_for_a_good_moment_but_not_for_long() -> None:
+    due = Postponed(1000, 200)
+    assert due.now(5, good=False)
+    assert not due.now(1004, good=True)
+    assert not due.now(1204, good=False)
+    assert due.now(1020, good=True)
+    assert not due.now(1030, good=True)
+    # The next is due by the grid of the first, and no good moment comes.
+    assert not due.now(2204, good=False)
+    assert due.now(2205, good=False)
+    assert due.now(3005, good=True)
+
+
+def test_good_moments_or_not_it_is_done_once_a_period_in_the_mean_and_nothing_is_made_up_for() -> None:
+    for apart, good in ((90, True), (250, False)):
+        due = Postponed(1000, 200)
+        done = [time for time in range(0, 100_000, apart) if due.now(time, good=good)]
+        assert 99 <= len(done) <= 101
+        assert min(late - early for early, late in pairwise(done)) >= 700
+    due = Postponed(1000, 200)
+    due.now(0, good=True)
+    assert [due.now(time, good=True) for time in (5500, 5501, 6400, 6500)] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("times", [(0, 1), (1, 0)])
+def test_periods_that_make_no_sense_are_refused(times: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match="_ns is 0, expected more than 0"):
+        Postponed(*times)
