@@ -193,7 +193,10 @@ class ControlLoop:
         with self.lock:
             if not self.active:
                 return
+            before = self.runner.tick
             self._publish(self.runner.poll(self.time_or_none()))
+            if self._lockstep and self._commands is not None and self.runner.tick not in (None, before):
+                self._command_tick(self.runner.tick)
             self._report(self.runner)
             request = self.runner.take_request()
             if request is not None and self._inference is not None:
@@ -248,8 +251,6 @@ class ControlLoop:
         for chunk in chunks:
             if self._chunks is not None:
                 self._chunks.publish(chunk)
-            if self._commands is not None and self._lockstep:
-                self._commands.publish(chunk.actions[0])
 
     def _publish_stop(self, chunk: ActionChunk | None) -> None:
         if chunk is None:
@@ -276,6 +277,12 @@ class ControlLoop:
                 self._commands.publish(command)
             time += period_ns
         sleep(max(0, began + time - first - perf_counter_ns()) / 1e9)
+
+    def _command_tick(self, tick: int) -> None:
+        """A simulation that waits gets one command for each tick that it shows, for the whole of it."""
+        command = self.runner.command_of(tick)
+        if command is not None and self._commands is not None:
+            self._commands.publish(command)
 
     def _command(self) -> None:
         """A single command, by what has left."""

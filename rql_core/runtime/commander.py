@@ -120,6 +120,10 @@ class Commander:
         """The single command (action_dim,) for a time, from what has left; None where nothing is in force."""
         return self._out.command_at(time_ns)
 
+    def command_of(self, tick: int) -> npt.NDArray[np.float64] | None:
+        """What was commanded for a tick; None where nothing is in force."""
+        return self._out.sent.command(tick) if self.in_force(tick) else None
+
     # In shadow
 
     def heard(self, chunk: ActionChunk) -> None:

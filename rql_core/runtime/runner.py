@@ -320,6 +320,15 @@ class PolicyRunner:
         """The single command (action_dim,) for a time, from what has left; None where nothing is in force."""
         return self._commander.command_at(time_ns)
 
+    @property
+    def tick(self) -> int | None:
+        """The newest tick that was observed, or known to be missing; None before there was any since a reset."""
+        return self._previous
+
+    def command_of(self, tick: int) -> npt.NDArray[np.float64] | None:
+        """The single command (action_dim,) for a whole tick, for a simulation that waits; None: nothing is in force."""
+        return self._commander.command_of(tick)
+
     # How
 
     def _forget_plans(self) -> None:

@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
+from sensor_msgs.msg import JointState
 
 from rql_core.contract import ActionChunk, CommandSchedule, Contract
 from rql_core.contract.time import NANOSECONDS, tick_at_or_after, tick_time
 from rql_core.runtime.options import Options
+from rql_core.runtime.plan import Plan
+from rql_core.runtime.runner import PolicyRunner
 from rql_ros.control_loop import ControlLoop
 from rql_ros.controller import CommandPublisher
 
@@ -65,4 +69,45 @@ def test_the_stop_goes_out_step_by_step_to_whoever_takes_single_commands(
     assert published[-1] == 0.0
     assert np.abs(np.diff([1.0, *published])).max() < 0.3
     assert len(published) >= len(BRAKING)
+    assert loop.close()
+
+
+@pytest.mark.parametrize("interpolation", ["held", "linear"])
+def test_a_simulation_that_waits_gets_one_command_for_each_tick_and_all_of_a_chunk(
+    node: Node, contract: Contract, monkeypatch: pytest.MonkeyPatch, interpolation: Any
+) -> None:
+    published: list[float] = []
+    monkeypatch.setattr(CommandPublisher, "publish", lambda self, command: published.append(float(command[0])))
+    steps = np.array([0.01, 0.03, 0.04, 0.03])
+    planned: list[float] = []
+
+    class Steps:
+        """Says the same chunk at each plan, in open loop at every fourth tick."""
+
+        horizon = len(steps)
+
+        def reset(self, seed: int | None) -> None:
+            planned.clear()
+
+        def plan(self, observation: Any, guide: Any = None) -> Plan:
+            planned.append(float(observation[0]))
+            return Plan(np.tile(steps[:, None], (1, contract.action_dim)))
+
+    runner = PolicyRunner(contract, Steps(), Options("open_loop", interpolation=interpolation))  # type: ignore[arg-type]
+    loop = ControlLoop(node, runner, output="command", command_rate=0.0, remark=lambda *_: None, report=lambda _: None)
+    loop.start(None)
+    rate = contract.rate_fraction
+    names = list(contract.action.names)
+    for tick in range(1000, 1008):
+        sec, nanosec = divmod(tick_time(tick, rate), NANOSECONDS)
+        joints = JointState(name=names, position=[-0.9, 1.9], velocity=[0.0, 0.0])
+        pose = PoseStamped()
+        for topic, message in (("/joint_states", joints), ("/tool_pose", pose)):
+            message.header.stamp.sec, message.header.stamp.nanosec = sec, nanosec
+            loop._observe(topic, message)
+            loop._observe(topic, message)  # that nothing new came must not command twice
+    assert len(planned) == 2
+    np.testing.assert_allclose(published, [*steps, *steps], atol=1e-12)
+    loop.stop()
+    assert published[-1] == 0.0
     assert loop.close()
