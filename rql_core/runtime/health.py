@@ -46,6 +46,10 @@ def _judged(runner: PolicyRunner, now_ns: int) -> tuple[str, str]:
         return "ok", reason
     if reason is not None:
         return "warn", reason
+    if runner.cannot_begin:
+        return "warn", f"cannot begin: {runner.cannot_begin}"
+    if not runner.options.lockstep and runner.commanding and runner.schedule.state_at(now_ns) == "starved":
+        return "warn", "starved: what was planned is over, and no new plan has come"
     monitor = runner.monitor
     if monitor is not None and monitor.alarm and monitor.last is not None and runner.options.monitor != "off":
         return "warn", f"running, but {monitor.last.unusual or 'most plans were unusual'}"

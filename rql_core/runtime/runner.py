@@ -72,6 +72,8 @@ class PolicyRunner:
         self.latencies = Latencies()
         self.counts: Counter[str] = Counter()
         self.last_error = ""
+        # Why the last plan could not leave from where the joints are; empty where it left.
+        self.cannot_begin = ""
         self.estopped: str | None = None
         _check_mode(actor, self.options)
         self._commander = Commander(contract, actor.horizon, self.options, self.counts)
@@ -151,6 +153,7 @@ class PolicyRunner:
         self._commander.reset()
         self._forget_plans()
         self._unusual = False
+        self.cannot_begin = ""
         self._previous = None
         self._measured = None
 
@@ -407,11 +410,13 @@ class PolicyRunner:
             self.last_error = f"the policy answered {actions.shape}, expected {(self.actor.horizon, width)}"
             actions = np.full((self.actor.horizon, width), np.nan)
         try:
-            return self._commander.leave(request, actions, arrived_ns, now_ns)
+            left = self._commander.leave(request, actions, arrived_ns, now_ns)
         except ContractError as error:
             self.counts["cannot_begin"] += 1
-            self.last_error = str(error)
+            self.cannot_begin = self.last_error = str(error)
             return []
+        self.cannot_begin = ""
+        return left
 
 
 def _is_numbers(found: object) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from test_policy_runner import CONTRACT, MS, START, Script, joints, tool
+from runner_script import CONTRACT, MS, START, Script, joints, tool
 
 from rql_core.contract import ActionChunk, CommandSchedule, Contract, parse_contract
 from rql_core.runtime.options import Options

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from runner_bench import MODES, PERIOD, Bench, Planner, troubles
-from test_policy_runner import CONTRACT, MS, START
+from runner_script import CONTRACT, MS, START
 
 from rql_core.contract import ActionChunk, parse_contract
 from rql_core.errors import ContractError

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from runner_bench import PERIOD, Bench, Planner, strict
-from test_policy_runner import MS, START, joints, observe, tool
+from runner_script import MS, START, joints, observe, tool
 
 from rql_core.contract import ActionChunk
 from rql_core.errors import ConfigError

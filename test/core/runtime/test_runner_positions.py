@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from runner_bench import MODES, PERIOD, Bench, troubles
-from test_policy_runner import CONTRACT, HOLD_LAST
+from runner_script import CONTRACT, HOLD_LAST
 
 from rql_core.contract import parse_contract
 from rql_core.runtime.options import Options
