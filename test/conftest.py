@@ -96,15 +96,15 @@ def checkpoint(play_data: Trajectories, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def untrained_checkpoint(play_data: Trajectories, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Makes a checkpoint of the algorithm called so, with its first weights."""
+def untrained_checkpoint(play_data: Trajectories, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a checkpoint of an algorithm, with its first weights, of the planar arm's contract or another."""
     from rql_core.algorithms import make_algorithm
     from rql_core.data import Statistics
     from rql_core.data.chunks import reward_range
     from rql_core.training import Policy, TrainConfig
     from rql_core.training.checkpoint import save_checkpoint
 
-    def make(name: str) -> Path:
+    def make(name: str, contract_text: str | None = None) -> Path:
         settings = {"algorithm": name, "horizon": 4, "flow_steps": 5, "actor_hidden": [32, 32]}
         if name != "bc_flow":
             settings |= {"critic_hidden": [32, 32], "critics": 2}
@@ -113,7 +113,9 @@ def untrained_checkpoint(play_data: Trajectories, tmp_path_factory: pytest.TempP
         algorithm = make_algorithm(config.algorithm, play_data.observation_dim, play_data.action_dim, rewards)
         directory = tmp_path_factory.mktemp(name) / "checkpoint"
         policy = Policy(algorithm, Statistics.of(play_data.observations))
-        save_checkpoint(directory, policy, step=0, reward_range=rewards, contract_text=CONTRACT.read_text())
+        save_checkpoint(
+            directory, policy, step=0, reward_range=rewards, contract_text=contract_text or CONTRACT.read_text()
+        )
         return directory
 
     return make

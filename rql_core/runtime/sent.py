@@ -52,7 +52,8 @@ class SentCommands:
         if wanted is not None:
             for step, row in enumerate(wanted):
                 self._wanted[tick + step] = row
-        for old in [known for known in self._commands if known < tick - self._keep]:
+        old_ones = sorted(known for known in self._commands if known < tick - self._keep)
+        for old in old_ones[:-1]:  # the newest of them stays: it may be where positions rest since
             del self._commands[old]
             self._wanted.pop(old, None)
 

@@ -13,7 +13,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from rql_core.contract import Contract, decode_chunk
 
-START = (-0.9, 1.9)
+# As float32 too, which is what observations are.
+START = (-0.875, 1.875)
 # Every wait here is for something that comes within a second or two on an idle machine, or not at all.
 PATIENCE_S = 20.0
 
@@ -25,7 +26,7 @@ class Arm(Robot):
     """
 
     def __init__(self, contract: Contract, *remaps: str) -> None:
-        self.executed = Executed(contract)
+        self.executed = Executed(contract, START)
         self.position = np.array(START)
         self.sim_ns: int | None = None
         self.silent = False
@@ -53,7 +54,7 @@ class Arm(Robot):
     @property
     def moving(self) -> bool:
         """Whether a command that is not rest is in force."""
-        return bool((self.executed.at(self.now_ns()) != 0).any())
+        return self.executed.moving(self.now_ns())
 
     def step(self, send: Callable[[int], None] | None = None) -> None:
         """Serve callbacks; at the next tick move the joints, and `send(stamp)` what the node is to hear."""
@@ -63,7 +64,9 @@ class Arm(Robot):
             if self._last_tick and tick > self._last_tick + 1:
                 self._missed_at = tick
             self._last_tick = tick
-            self.position = self.position + self.executed.at(tick * period) * period / 1e9
+            command = self.executed.at(tick * period)
+            positions = self.contract.action.command == "positions"
+            self.position = command if positions else self.position + command * period / 1e9
             if send is not None:
                 send(tick * period)
             elif not self.silent:
@@ -73,6 +76,8 @@ class Arm(Robot):
     def observe(self, stamp_ns: int) -> None:
         """What the arm's sensors say."""
         velocity = self.executed.at(stamp_ns)
+        if self.contract.action.command == "positions":
+            velocity = (velocity - self.executed.at(stamp_ns - self.contract.period_ns)) * self.contract.rate
         self.publish(stamp_ns, tuple(self.position.tolist()), velocity=tuple(velocity.tolist()))
 
     def go_on(

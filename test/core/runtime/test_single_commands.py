@@ -13,23 +13,24 @@ from schedule_oracle import contract_of
 from rql_core.contract.time import tick_time
 from rql_core.errors import ConfigError
 from rql_core.runtime.options import Interpolation, Options
-from rql_core.runtime.sent import Outgoing
+from rql_core.runtime.sent import Outgoing, SentCommands
 
 TICK = 10**9
 PERIOD_MS = 50
+CONTRACTS = {command: contract_of(command=command) for command in ("positions", "velocities")}
+RATE = CONTRACTS["velocities"].rate_fraction
 
 
 def outgoing(interpolation: Interpolation | None, command: str = "velocities") -> Outgoing:
-    return Outgoing(contract_of(command=command), 4, interpolation)
+    return Outgoing(CONTRACTS[command], 4, interpolation)
 
 
 def leave(out: Outgoing, tick: int, *values: float) -> None:
-    rate = contract_of().rate_fraction
-    out.leave(TICK + tick, tick_time(TICK + tick, rate), np.tile(np.array(values)[:, None], (1, 2)))
+    out.leave(TICK + tick, tick_time(TICK + tick, RATE), np.tile(np.array(values)[:, None], (1, 2)))
 
 
 def at(out: Outgoing, *times_ms: float) -> list[float | None]:
-    begin = tick_time(TICK, contract_of().rate_fraction)
+    begin = tick_time(TICK, RATE)
     found = [out.command_at(begin + round(time * 1e6)) for time in times_ms]
     return [None if command is None else float(command[0]) for command in found]
 
@@ -103,3 +104,34 @@ def test_a_line_never_jumps_whatever_takes_over_and_how_often_it_is_asked_change
         time = PERIOD_MS * tick + data.draw(st.integers(0, PERIOD_MS - 1))
         if asked.sent.in_force(TICK + tick):
             assert at(seldom, time) == at(asked, time)
+
+
+@pytest.mark.parametrize("positions", [False, True])
+@given(story=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 6)), min_size=1, max_size=8), keep=st.integers(2, 8))
+def test_what_was_in_force_just_before_is_known_however_long_ago_it_began(
+    positions: bool, story: list[tuple[int, int]], keep: int
+) -> None:
+    """Beside a list of all that was ever recorded: each `apart` ticks after the one before, so many steps."""
+    sent = SentCommands(1, positions=positions, keep=keep)
+    everything: dict[int, float] = {}
+    rng = np.random.default_rng(0)
+    tick = TICK
+    for apart, steps in story:
+        tick += apart
+        values = rng.uniform(-1, 1, steps)
+        sent.record(tick, values[:, None])
+        everything = {at: value for at, value in everything.items() if at < tick}
+        everything |= {tick + step: float(value) for step, value in enumerate(values)}
+        for before in range(tick, tick + steps + 4):
+            last = []
+            for at in range(before - 3, before):
+                until = [known for known in everything if known <= at]
+                if not positions:
+                    last.append(everything.get(at, 0.0))
+                elif until:
+                    last.append(everything[max(until)])
+            state = sent.state_before(before)
+            assert (state is None) == (not last)
+            if state is not None:
+                rows = [last[0]] * (3 - len(last)) + last
+                np.testing.assert_array_equal(state.commands[:, 0], rows)
