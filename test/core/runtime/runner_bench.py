@@ -131,6 +131,10 @@ class Bench:
             self.runner.set_actor(self.actor, None)
         if kind == "silent":
             self.pass_time(self.at + PERIOD * round(1 + abs(value) * 4))
+        elif kind == "quiet":
+            self.pass_time(self.at + PERIOD * round(1 + abs(value) * 15))
+        elif kind == "starved":  # by plans that are over when they come
+            self.run(round(1 + abs(value) * 10), delay=PERIOD * (size + 2), value=value)
         elif kind == "half":
             self.observe(value, pose=False)
             self.pass_time(self.at + PERIOD)
@@ -160,6 +164,8 @@ def troubles(draw: st.DrawFn) -> list[tuple[str, float]]:
         "huge",
         "raise",
         "silent",
+        "quiet",
+        "starved",
         "half",
         "estop",
         "rearm",
