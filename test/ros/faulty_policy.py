@@ -65,6 +65,11 @@ class FaultyPolicy(DeployedPolicy):
             actions = actions.tolist()
         elif kind == "none":
             return None  # type: ignore[return-value]
+        elif kind in ("usual", "unusual"):
+            usual = self._usual
+            assert usual is not None
+            middle = (usual.lowest_mean + usual.highest_mean) / 2
+            values = np.full(2, middle if kind == "usual" else usual.lowest_mean - 1.0, dtype=np.float32)
         elif kind == "nan values":
             values = np.array([np.nan, np.nan], dtype=np.float32)
         elif kind == "slow":

@@ -98,6 +98,21 @@ def test_an_answer_beyond_limits_is_made_to_fit_and_counted(arm: Arm, fault: Pat
     arm.go_on(lambda: arm.said("filter "), "counts of the filter")
 
 
+def test_unusual_values_warn_and_hold_where_told_to_until_they_are_usual(node: Console, arm: Arm, fault: Path) -> None:
+    arm.listen_anew()
+    fault.write_text("unusual")
+    arm.go_on(lambda: arm.said("running, but value "), "the warning")
+    assert arm.moving
+    assert node.set(monitor="hold") == {}
+    arm.go_on(lambda: arm.said("holding: the critics' values are unusual"), "the hold")
+    arm.come_to_rest()
+    arm.tick_for(10)
+    assert not arm.moving
+    fault.write_text("usual")  # it has planned on, and sees that it is over
+    arm.start_moving()
+    assert node.set(monitor="warn") == {}
+
+
 @pytest.mark.parametrize("kind", ["slow", "slower by and by"])
 def test_a_policy_that_takes_longer_than_a_chunk_leaves_the_arm_at_rest_in_between(
     arm: Arm, fault: Path, kind: str
