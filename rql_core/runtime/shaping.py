@@ -55,18 +55,48 @@ def next_velocity(
     """The command after the velocities second, last, and the cause ("" where it is the wanted one).
 
     `at`: the joint's position divided by the period, None where it is not known. `before`: what was wanted a step ago.
+
+    This is `_bounds`, `_what_forbids`, `_towards`, `_keep` and `_within` written out, to the last bit: on the way of
+    nearly every chunk of a policy at its limits it is asked for each step and joint.
     """
+    acceleration, jerk, slack, room = joint.acceleration, joint.jerk, joint.tolerance, joint.room
     change = last - second
     ideal = wanted - last
-    bounds = _bounds(joint, last)
-    cause = _what_forbids(joint, last, change, at, ideal, bounds)
-    if not cause:
+    down, up = last - joint.slowest, joint.fastest - last
+    least = -down if down >= room else -largest_change(down, jerk)
+    most = up if up >= room else largest_change(up, jerk)
+    if not least - slack <= ideal <= most + slack:
+        cause = "velocity"
+    elif not -acceleration - slack <= ideal <= acceleration + slack:
+        cause = "acceleration"
+    elif not -jerk - slack <= ideal - change <= jerk + slack:
+        cause = "jerk"
+    elif at is None or _keep_position(joint, last, change, at, ideal) == ideal:
         return wanted, ""
+    else:
+        cause = "position"
     drift = 0.0 if before is None else wanted - before
-    if abs(drift) > joint.acceleration:
+    if not -acceleration <= drift <= acceleration:
         drift = 0.0  # a jump, and no slope that could be followed
-    result = last + _keep(joint, last, change, at, drift + _towards(ideal - drift, joint), bounds)
-    return _within(result, last, joint), cause
+    difference = ideal - drift
+    if difference >= 0.0:
+        wish = drift + (difference if difference >= room else largest_change(difference, jerk))
+    else:
+        wish = drift + (difference if -difference >= room else -largest_change(-difference, jerk))
+    for low, high in ((least, most), (-acceleration, acceleration), (change - jerk, change + jerk)):
+        if wish < low:
+            wish = low
+        if wish > high:
+            wish = high
+    if at is not None:
+        wish = _keep_position(joint, last, change, at, wish)
+    result = last + wish
+    lower, upper = joint.lower, joint.upper
+    if result < lower:
+        result = max(result, min(lower, last))
+    if result > upper:
+        result = min(result, max(upper, last))
+    return result, cause
 
 
 def next_value(joint: JointSteps, last: float, wanted: float) -> tuple[float, str]:
@@ -183,18 +213,18 @@ def _keep_position(joint: JointSteps, speed: float, change: float, at: float, id
     if low == -inf and high == inf:
         return ideal
     acceleration, jerk = joint.acceleration, joint.jerk
-
-    def over(change: float) -> float:
-        """By how much a stop after this change is beyond the limits."""
-        up, down = excursion(speed + change, change, acceleration, jerk)
-        return max(at + (speed + change) + up - high, low - (at + (speed + change)) - down)
-
     there = at + (speed + ideal)
     if (
         there + reach(speed + ideal, ideal, acceleration, jerk) <= high
         and there - reach(-speed - ideal, -ideal, acceleration, jerk) >= low
     ):
         return ideal
+
+    def over(change: float) -> float:
+        """By how much a stop after this change is beyond the limits."""
+        up, down = excursion(speed + change, change, acceleration, jerk)
+        return max(at + (speed + change) + up - high, low - (at + (speed + change)) - down)
+
     excess = over(ideal)
     if excess <= joint.tolerance:
         return ideal

@@ -11,7 +11,7 @@ from scipy.optimize import linprog
 
 from rql_core.runtime.braking import excursion, largest_change, reach, run_on, stopping_change
 from rql_core.runtime.limits import JointSteps
-from rql_core.runtime.shaping import stop_velocity
+from rql_core.runtime.shaping import _bounds, _keep, _towards, _what_forbids, _within, next_velocity, stop_velocity
 
 
 def limits(random: np.random.Generator) -> tuple[float, float, float]:
@@ -166,3 +166,43 @@ def test_the_stop_of_a_velocity_is_what_stopping_change_gives_one_by_one_to_the_
         assert whole == one_by_one(joint, second, last, len(whole))
         assert not any(one_by_one(joint, *([second, last, *whole][-2:]), 3))
         assert not any(0.0 == one == other for one, other in pairwise(whole))
+
+
+def composed(
+    joint: JointSteps, second: float, last: float, at: float | None, wanted: float, before: float | None
+) -> tuple[float, str]:
+    """`next_velocity` of the functions that it writes out."""
+    change, ideal = last - second, wanted - last
+    bounds = _bounds(joint, last)
+    cause = _what_forbids(joint, last, change, at, ideal, bounds)
+    if not cause:
+        return wanted, ""
+    drift = 0.0 if before is None or abs(wanted - before) > joint.acceleration else wanted - before
+    return _within(
+        last + _keep(joint, last, change, at, drift + _towards(ideal - drift, joint), bounds), last, joint
+    ), cause
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_next_velocity_is_what_its_parts_give_to_the_last_bit(seed: int) -> None:
+    random = np.random.default_rng(400 + seed)
+    causes = set()
+    for _ in range(2500):
+        fastest, acceleration, jerk = limits(random)
+        slowest = -fastest * random.uniform(0.5, 1)
+        room = acceleration + run_on(acceleration, jerk)
+        low, high = (-inf, inf) if random.random() < 0.3 else (-random.exponential(), random.exponential())
+        joint = JointSteps(
+            "joint", 2, slowest, fastest, low, high, slowest, fastest, acceleration, jerk, inf, 1e-11 * jerk, room
+        )
+        # Also from states that the limits do not admit.
+        last, change = random.uniform(-1.2, 1.2) * fastest, random.uniform(-1.5, 1.5) * acceleration
+        second = last - random.choice([change, 0.0, last])
+        wanted = last + random.choice([random.uniform(-1.5, 1.5) * fastest, change, change + 0.5 * jerk, 0.0])
+        wanted = min(max(wanted, slowest), fastest)
+        before = random.choice([None, wanted - 0.3 * acceleration, wanted - 2.0 * acceleration])
+        at = random.choice([None, random.uniform(-1.2, 1.2)])
+        found = next_velocity(joint, second, last, at, wanted, before)
+        assert found == composed(joint, second, last, at, wanted, before)
+        causes.add(found[1])
+    assert causes == {"", "velocity", "acceleration", "jerk", "position"}
