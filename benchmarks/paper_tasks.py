@@ -196,11 +196,24 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
+class Interruption:
+    """A signal ends the work as KeyboardInterrupt does, which names it."""
+
+    def __init__(self) -> None:
+        self._name = ""
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Where Python is in a finaliser, what this raises is lost: `check` raises it again."""
+        self._name = signal.Signals(number).name
+        self.check()
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt where a signal has come."""
+        if self._name:
+            raise KeyboardInterrupt(self._name)
 
 
-def _work(options: argparse.Namespace, began: float) -> int:
+def _work(options: argparse.Namespace, began: float, interruption: Interruption) -> int:
     plan = make_plan(options)
     out = options.out.absolute()
     places = Places(out, (options.data or out / "data").absolute())
@@ -210,7 +223,7 @@ def _work(options: argparse.Namespace, began: float) -> int:
         if options.unpack is not None and not unpack(options.unpack, places):
             print(f"{options.unpack}: was unpacked before", file=sys.stderr)
         check_settings(plan, places)
-        work = Work(plan, places, budget, options.workers)
+        work = Work(plan, places, budget, options.workers, interruption.check)
         interrupted = ""
         try:
             work.run()
@@ -231,9 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do it; returns the exit status: 1 where something failed, and 128 + its number for a signal."""
     began = time.monotonic()
     options = make_parser().parse_args(arguments)
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    interruption = Interruption()
+    before = {number: signal.signal(number, interruption.receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return _work(options, began)
+        return _work(options, began, interruption)
     except RqlError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -65,12 +65,22 @@ class Training:
 
 
 class Work:
-    """Everything there is to do, done in order as far as the time goes; `remarks` says what went wrong."""
+    """Everything there is to do, done in order as far as the time goes; `remarks` says what went wrong.
+
+    `check()` is called now and then, and may raise what ends the work.
+    """
 
     def __init__(
-        self, plan: Plan, places: Places, budget: Budget, workers: int, now: Callable[[], float] = time.monotonic
+        self,
+        plan: Plan,
+        places: Places,
+        budget: Budget,
+        workers: int,
+        check: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.remarks: list[str] = []
+        self._check = check
         self._plan, self._places, self._budget, self._workers, self._now = plan, places, budget, workers, now
         self._evaluator = Evaluator(plan, places, workers, self._say, now)
         self._training: Training | None = None
@@ -125,6 +135,7 @@ class Work:
 
     def _look(self) -> None:
         """Look after everything, unless that was done a moment ago."""
+        self._check()
         if self._now() - self._looked < _LOOK_EVERY_S:
             return
         self._looked = self._now()

@@ -123,7 +123,7 @@ class World:
 
     def work(self, plan: Plan, seconds: float | None = None, reserve: float = 0.0) -> Work:
         self.commands.clear()
-        work = Work(plan, self.places, Budget(self.now, seconds, reserve), 4, lambda: self.now)
+        work = Work(plan, self.places, Budget(self.now, seconds, reserve), 4, now=lambda: self.now)
         work.run()
         return work
 
@@ -257,6 +257,21 @@ def test_no_command_outlives_the_program_that_started_it(tmp_path: Path) -> None
     parent.wait()
     assert select.select([descriptor], [], [], 60.0)[0], "the command runs on"
     os.close(descriptor)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_a_finaliser_swallowed_is_raised_at_the_next_look() -> None:
+    interruption = paper_tasks.Interruption()
+    interruption.check()
+
+    class Bar:
+        def __del__(self) -> None:
+            interruption.receive(signal.SIGTERM, None)
+
+    bar = Bar()
+    del bar
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        interruption.check()
 
 
 # All of it, with real processes
