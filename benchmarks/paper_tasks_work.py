@@ -15,8 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks.paper_tasks_budget import (
     UNKNOWN_START_S,
     Budget,
@@ -41,7 +39,7 @@ from benchmarks.paper_tasks_state import (
     saved_checkpoints,
 )
 from rql_core.ogbench.generate import PlayFiles
-from rql_core.progress import progress_bar
+from rql_core.progress import print_above, progress_bar
 
 # Seconds between two looks at files and processes.
 _LOOK_EVERY_S = 1.0
@@ -340,7 +338,7 @@ class Work:
         self._say(text)
 
     def _say(self, text: str) -> None:
-        tqdm.write(text, file=sys.stderr)
+        print_above(text, sys.stderr)
         sys.stderr.flush()
 
     def _show(self, bar: Any) -> None:
