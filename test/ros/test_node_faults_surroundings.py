@@ -134,7 +134,12 @@ def test_on_trigger_it_moves_for_its_time_and_no_longer(contract: Contract, chec
 def test_single_commands_are_smooth_from_rest_to_rest(
     contract: Contract, checkpoint: Path, tmp_path: Path, output: str
 ) -> None:
-    with Arm(contract) as arm, Console(arm, tmp_path / "log", checkpoint=checkpoint, output=output) as node:
+    # Three a tick: wherever the timer is beside the ticks, one of them at least is well inside.
+    rate = 3.0 * contract.rate
+    with (
+        Arm(contract) as arm,
+        Console(arm, tmp_path / "log", checkpoint=checkpoint, output=output, command_rate=rate) as node,
+    ):
         commands: list[tuple[int, list[float]]] = []
 
         def hear(message: Float64MultiArray, info: Any) -> None:
@@ -142,7 +147,7 @@ def test_single_commands_are_smooth_from_rest_to_rest(
 
         arm.node.create_subscription(Float64MultiArray, "/policy_node/command", hear, 1000)
         node.wait_for_state("active")
-        arm.go_on(lambda: len(commands) > 30, "commands")
+        arm.go_on(lambda: len(commands) > 90, "commands")
         assert bool(arm.chunks) == (output == "both")
         assert node.change("deactivate")
         arm.go_on(lambda: commands[-1][1] == [0.0, 0.0], "the last command to be rest")
@@ -151,7 +156,7 @@ def test_single_commands_are_smooth_from_rest_to_rest(
         arm.tick_for(4)
         assert len(commands) == count
         assert node.change("activate")
-        arm.go_on(lambda: len(commands) > count + 20, "commands")
+        arm.go_on(lambda: len(commands) > count + 60, "commands")
         assert node.end() == 0
         arm.tick_for(2)
         assert_smooth(contract, commands)
