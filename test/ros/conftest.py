@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("rclpy", reason="test/ros needs rclpy: install requirements/ros-wheels.txt or source a ROS 2 setup")
@@ -10,3 +12,11 @@ pytest.importorskip("rclpy", reason="test/ros needs rclpy: install requirements/
 @pytest.fixture(scope="session", autouse=True)
 def domain(loopback_domain: None) -> None:
     """Every test here runs in that domain."""
+
+
+@pytest.fixture(scope="module")
+def fault(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that says how the policy of faulty_policy.py fails."""
+    path = tmp_path_factory.mktemp("fault") / "kind"
+    path.write_text("healthy")
+    return path

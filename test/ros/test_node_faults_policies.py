@@ -16,14 +16,6 @@ SCRIPT = Path(__file__).with_name("faulty_policy.py")
 
 
 @pytest.fixture(scope="module")
-def fault(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that says how the policy fails."""
-    path = tmp_path_factory.mktemp("fault") / "kind"
-    path.write_text("healthy")
-    return path
-
-
-@pytest.fixture(scope="module")
 def node(
     contract: Contract, checkpoint: Path, fault: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Console]:

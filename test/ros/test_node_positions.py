@@ -1,4 +1,7 @@
-"""A running node whose commands are positions: what befalls it, and that nothing of it makes the joints jump."""
+"""A running node whose commands are positions: what befalls it, and that nothing of it makes the joints jump.
+
+Its policy wants to be at 0.9 rad or at -0.9, by turns, unless `fault` says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +38,6 @@ def text(contract_text: str) -> str:
         assert contract_text.count(was) == 1, was
         contract_text = contract_text.replace(was, now)
     return contract_text + SAFETY
-
-
-@pytest.fixture(scope="module")
-def fault(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that says how the policy fails; healthy, it wants to be at 0.9 rad or at -0.9, by turns."""
-    path = tmp_path_factory.mktemp("fault") / "kind"
-    path.write_text("healthy")
-    return path
 
 
 @pytest.fixture(scope="module")
