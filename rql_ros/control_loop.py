@@ -25,6 +25,7 @@ from rql_core.runtime.runner import PolicyRunner, Request
 from rql_core.runtime.spare_time import SpareTime
 from rql_ros.controller import ChunkPublisher, CommandPublisher, subscribe_observations
 from rql_ros.messages import message_class, qos_profile
+from rql_ros.rehearsing import Rehearsing
 
 # How long the end waits for an inference that is under way; one that takes longer is left behind, and said.
 INFERENCE_PATIENCE_S = 2.0
@@ -36,6 +37,7 @@ class ControlLoop:
     """`remark(about, text)` hears what is wrong with a topic, `report(runner)` that there may be news.
 
     `answered()` is called, with the lock held, when a chunk has left: nobody waits for anything until the next.
+    `rehearse`: whether the planning thread goes through the next observation in vain before it comes (see Rehearsing).
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class ControlLoop:
         remark: Callable[[str, str], None],
         report: Callable[[PolicyRunner], None],
         answered: Callable[[], None] = lambda: None,
+        rehearse: bool = False,
     ) -> None:
         """Make publishers and subscriptions; raises ContractError for messages that can only be recorded."""
         self.lock = RLock()
@@ -76,8 +79,11 @@ class ControlLoop:
                 self._commands = CommandPublisher(node, contract)
         self._observing += subscribe_observations(node, contract, self._observe, remark)
         self._inference: InferenceThread[Request, Plan] | None = None
+        self._rehearsing: Rehearsing | None = None
         if not self._lockstep:
-            self._inference = InferenceThread(self._plan, self._planned)
+            self._rehearsing = Rehearsing(runner) if rehearse else None
+            idle = self._rehearsing.idle if self._rehearsing is not None else lambda: None
+            self._inference = InferenceThread(self._plan, self._planned, idle)
         self._spare = SpareTime()
 
     def start(self, seed: int | None) -> None:
@@ -144,7 +150,7 @@ class ControlLoop:
             "deadlines missed": str(self.deadlines.missed),
             "worst delay of the control timer": f"{self.deadlines.worst_ns / 1e6:.1f} ms",
             "plans refused while planning": str(self._inference.refused),
-        }
+        } | ({} if self._rehearsing is None else self._rehearsing.figures())
 
     def overdue_s(self) -> float:
         """For how long the policy has been at a plan that should have come within its chunk; 0 where it has not."""
@@ -186,8 +192,11 @@ class ControlLoop:
     def _observe(self, topic: str, message: Any) -> None:
         with self.lock:
             if self.active:
-                self.runner.push(topic, message, self.now(), check_future=not self._lockstep)
+                now = self.now()
+                self.runner.push(topic, message, now, check_future=not self._lockstep)
                 self._poll()
+                if self._rehearsing is not None:
+                    self._rehearsing.heard(topic, message, now)
 
     def _poll(self) -> None:
         with self.lock:
@@ -204,6 +213,8 @@ class ControlLoop:
                 self._inference.ask(request)
 
     def _plan(self, request: Request) -> Plan:
+        if self._rehearsing is not None:
+            self._rehearsing.asked(request)
         return self.runner.actor.plan(request.observation, request.guide)
 
     def _planned(self, request: Request, answer: Plan | Exception, duration_ns: int) -> None:
@@ -211,8 +222,9 @@ class ControlLoop:
         with self.lock:
             if not self.active:
                 return
+            now = self.now()
             try:
-                self._publish(self.runner.answer(request, answer, self.now(), duration_ns))
+                self._publish(self.runner.answer(request, answer, now, duration_ns))
                 self._report(self.runner)
                 self._answered()
             except Exception as error:  # whatever it is, the robot stops, and the thread goes on
@@ -220,6 +232,8 @@ class ControlLoop:
                 self._remark("plan", why)
                 self.estop(why)
                 return
+            if self._rehearsing is not None:
+                self._rehearsing.answered(request, now, self.runner.schedule.next_due())
             actor, wanted = self.runner.actor, self.runner.wants_values()
         if wanted and isinstance(answer, Plan) and answer.values is None:
             self._ask_critics(actor, request, answer)

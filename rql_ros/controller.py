@@ -43,19 +43,23 @@ class Commanding(Protocol):
         """Publish the stop for what was commanded so far."""
 
 
+def chunk_message(contract: Contract) -> Callable[[ActionChunk], Any]:
+    """What makes the contract's action message of a chunk, which is to be published before the next is made."""
+    if contract.action.type == JOINT_TRAJECTORY:
+        return TrajectoryMessage(contract).of
+    kind = message_class(contract.action.type)
+    return lambda chunk: fill(kind(), encode_chunk(contract, chunk))
+
+
 class ChunkPublisher:
     """Publishes chunks as the contract's action message; raises ContractError where that can only be recorded."""
 
     def __init__(self, node: Node, contract: Contract, remark: Remark | None = None) -> None:
         check_publishable(contract)
         topic = contract.action.topic
-        kind = message_class(contract.action.type)
-        if contract.action.type == JOINT_TRAJECTORY:
-            self._message: Callable[[ActionChunk], Any] = TrajectoryMessage(contract).of
-        else:
-            self._message = lambda chunk: fill(kind(), encode_chunk(contract, chunk))
+        self._message = chunk_message(contract)
         self._publisher = node.create_publisher(
-            kind,
+            message_class(contract.action.type),
             topic,
             qos_profile(contract.action.qos),
             event_callbacks=PublisherEventCallbacks(incompatible_qos=_incompatible(topic, "subscriber", remark)),

@@ -39,6 +39,13 @@ def declare_parameters(node: Node) -> None:
     )
     declare(node, "device", "cpu", "torch device of the policy, for backend torch")
     declare(node, "threads", 1, "threads for inference; one is fastest for small networks", bounds=(1, 256))
+    declare(
+        node,
+        "rehearse",
+        True,
+        "go once in vain through all that the next observation will ask for, just before it is expected, so that the "
+        "processor's caches hold it and its chunk comes sooner",
+    )
     live = {"read_only": False}
     declare(
         node,

@@ -21,7 +21,7 @@ from rql_core.contract.action_schema import CHUNK_TYPES
 from rql_core.contract.fields import FieldReader
 from rql_core.contract.messages import message_stamp
 from rql_core.contract.schema import JOINT_TRAJECTORY, Contract
-from rql_core.contract.time import NANOSECONDS, ns_to_stamp, stamp_to_ns, tick_at_or_after, tick_time
+from rql_core.contract.time import NANOSECONDS, ns_to_stamp, stamp_to_ns, tick_at_or_after, tick_time, tick_times
 from rql_core.errors import ContractError
 
 # A Float64MultiArray carries time as float64 seconds, which near the year 2026 resolve 0.24 microseconds.
@@ -66,8 +66,8 @@ class ActionChunk:
     @classmethod
     def regular(cls, contract: Contract, stamp_ns: int, actions: npt.NDArray[np.float64]) -> ActionChunk:
         """A chunk with one step a control period of the contract, from the observation at tick `stamp_ns`."""
-        first = tick_at_or_after(stamp_ns, contract.rate_fraction)
-        ends = [tick_time(first + j + 1, contract.rate_fraction) for j in range(len(actions))]
+        rate = contract.rate_fraction
+        ends = tick_times(tick_at_or_after(stamp_ns, rate) + 1, len(actions), rate)
         return cls(stamp_ns, np.array(ends, dtype=np.int64), np.asarray(actions, dtype=np.float64))
 
     def step_at(self, time_ns: int) -> int | None:

@@ -18,6 +18,13 @@ def tick_time(index: int, rate: Fraction) -> int:
     return index * NANOSECONDS * denominator // numerator
 
 
+def tick_times(first: int, count: int, rate: Fraction) -> list[int]:
+    """Times in ns of `count` ticks from the index `first` on."""
+    numerator, denominator = rate.as_integer_ratio()
+    scale = NANOSECONDS * denominator
+    return [index * scale // numerator for index in range(first, first + count)]
+
+
 def tick_at_or_after(stamp_ns: int, rate: Fraction) -> int:
     """Index of the first tick that is not before `stamp_ns`."""
     # Stamps are whole, so that a tick rounded down is before one exactly when the tick itself is.

@@ -196,11 +196,10 @@ class Commander:
             return [self._leave_stop(tick, state)]
         if not self.schedule.add(ActionChunk.regular(self._contract, request.stamp_ns, actions), stamp):
             return []
-        proposal = self.schedule.remaining(stamp)
-        if proposal is None:
+        ahead = self.schedule.ahead(stamp)
+        if ahead is None:
             return []
-        over = int(np.searchsorted(proposal.ends_ns, stamp, side="right"))
-        filtered = self.filter.apply(proposal.actions[over:], state, stamp, measured, age)
+        filtered = self.filter.apply(ahead, state, stamp, measured, age)
         self._counts["chunks"] += 1
         if not self.commanding and self.comparison is None:
             self._out.sent.begin(tick, state)
@@ -213,7 +212,7 @@ class Commander:
             leaves = np.concatenate([leaves, self.filter.brake(filtered.state(len(leaves))).actions])
         # Where the observation is of a clock ahead, the chunk says what comes until then: were it stamped so far ahead,
         # a stop would not replace it.
-        first = min(request.tick, self.tick_from(now_ns))
+        first = request.tick if request.stamp_ns <= now_ns else min(request.tick, self.tick_from(now_ns))
         stamp = min(request.stamp_ns, tick_time(first, self._rate))
         return [self._out.leave(tick, stamp, leaves, tick - first, filtered.wanted)]
 

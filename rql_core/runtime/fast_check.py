@@ -53,11 +53,12 @@ class FastCheck:
             return bool((keeps & (np.abs(difference) <= self._acceleration)).all())
         speed, change = (difference, difference[1:] - difference[:-1]) if order == 3 else (whole, difference)
         jerk = change[1:] - change[:-1]
+        if not (np.abs(jerk) <= self._jerk).all():
+            return False  # as nearly every chunk that does not keep the limits
         speed, change = speed[2:], change[1:]
         size = np.abs(change)
         # The speed that a change leads to, before jerk has brought it to zero, is at most change^2 / 2j more.
         reached = speed + change * size * self._half
-        keeps &= np.abs(jerk) <= self._jerk
         keeps &= size <= self._acceleration
         keeps &= reached <= self._fastest
         keeps &= reached >= self._slowest

@@ -6,7 +6,7 @@ No torch, no clock: steps are counted from the observation's tick.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -66,3 +66,11 @@ class Actor(Protocol):
         self, observation: npt.NDArray[np.float32], actions: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.float32] | None:
         """Return each critic's value (critics,) of a planned chunk (horizon, action_dim); None without critics."""
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """An actor that can plan in vain."""
+
+    def rehearse(self, observation: npt.NDArray[np.float32], guide: Guide | None = None) -> Plan:
+        """Plan as ``Actor.plan`` does, by the same code; nothing that is planned later depends on it."""

@@ -87,6 +87,8 @@ class DeployedPolicy:
         self._policy = policy
         self._scale = ActionScale(contract)
         self._generator = np.random.default_rng()
+        # What nobody sees is made of random numbers of its own.
+        self._in_vain = np.random.default_rng(0)
         self._usual: ValueRange | None = None
         self.backend: Backend = "torch"
         self.sha256 = ""
@@ -183,12 +185,13 @@ class DeployedPolicy:
         return values if len(values) else None
 
     def warm_up(self) -> None:
-        """Act twice on a made-up observation, so that the first real one is not the slow one.
-
-        Takes none of the episode's random numbers.
-        """
+        """Act twice on a made-up observation, so that the first real one is not the slow one."""
         for _ in range(2):
-            self._plan(np.zeros(self.contract.observation_dim, dtype=np.float32), np.random.default_rng(0), None)
+            self.rehearse(np.zeros(self.contract.observation_dim, dtype=np.float32))
+
+    def rehearse(self, observation: npt.NDArray[np.float32], guide: Guide | None = None) -> Plan:
+        """Plan as ``plan`` does, in vain; takes none of the episode's random numbers."""
+        return self._plan(observation, self._in_vain, guide)
 
     def _plan(self, observation: npt.NDArray[np.float32], generator: np.random.Generator, guide: Guide | None) -> Plan:
         held: dict[str, Any] = {}

@@ -322,7 +322,7 @@ class SafetyFilter:
         at = None if state.position is None or not self._bounded else (state.position / self._period).tolist()
         order, joints = self._order, self._joints
         actions, targets = [], []
-        found: set[str] = set()
+        changes: list[tuple[int, str, float, float]] = []
         whole = True
         for step, row in enumerate(raw.tolist()):
             share = self._share(since, (step + 1) * period_ns)
@@ -330,19 +330,20 @@ class SafetyFilter:
             action, target = [], []
             for index, joint in enumerate(joints):
                 wanted = row[index]
-                aim = min(max(wanted, joint.lower), joint.upper)
-                if aim != wanted:
-                    self._changed(index, _VALUE[self.limits.command], wanted, aim, found)
+                aim = wanted
+                if not joint.lower <= wanted <= joint.upper:
+                    aim = joint.lower if wanted < joint.lower else joint.upper
+                    changes.append((index, _VALUE[self.limits.command], wanted, aim))
                 if low is not None and high is not None:
                     near = min(max(aim, float(low[step, index])), float(high[step, index]))
                     if near != aim:
-                        self._changed(index, "deviation", wanted, near, found)
+                        changes.append((index, "deviation", wanted, near))
                         aim = min(max(near, joint.lower), joint.upper)
                 if share < 1.0:
                     base = self._base[index]
                     part = float(base + share * (aim - base))
                     if part != aim:
-                        self._changed(index, "ramp", wanted, part, found)
+                        changes.append((index, "ramp", wanted, part))
                         aim = part
                 if order == 3:
                     out, cause = next_position(joint, first[index], second[index], last[index], aim, before[index])
@@ -354,12 +355,13 @@ class SafetyFilter:
                 else:
                     out, cause = next_value(joint, last[index], aim)
                 if cause:
-                    self._changed(index, cause, wanted, out, found)
+                    changes.append((index, cause, wanted, out))
                 action.append(out)
                 target.append(aim)
             actions.append(action)
             targets.append(target)
             first, second, last, before = second, last, action, target
+        found = self._count(changes)
         if whole and found & _VIOLATIONS:
             causes = ", ".join(sorted(found & _VIOLATIONS))
             self._note(
@@ -374,10 +376,13 @@ class SafetyFilter:
         part = min(max((since + ahead_ns) / self._ramp_ns, 0.0), 1.0)
         return part * part * (3.0 - 2.0 * part)
 
-    def _changed(self, index: int, cause: str, wanted: float, sent: float, found: set[str]) -> None:
-        self.counts[cause] += 1
-        found.add(cause)
-        self._last = (index, cause, wanted, sent)
+    def _count(self, changes: list[tuple[int, str, float, float]]) -> set[str]:
+        """Count changes (joint, cause, wanted, sent) by cause; the causes that there were."""
+        causes = [cause for _, cause, _, _ in changes]
+        self.counts.update(causes)
+        if changes:
+            self._last = changes[-1]
+        return set(causes)
 
     def _note(self, times: deque[int], enough: int | None, time_ns: int, what: str) -> None:
         """Note what happened at `time_ns`; fall into the latch where it happened often enough within the window."""

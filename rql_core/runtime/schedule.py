@@ -114,17 +114,22 @@ class ChunkSchedule:
     # Asking for chunks
 
     def due(self, tick: int) -> bool:
-        """Whether to ask for a chunk that answers the observation of this tick.
+        """Whether to ask for a chunk that answers the observation of this tick."""
+        first = self.next_due()
+        return first is None or tick >= first
 
-        It is asked for after `replan_every` steps, and early enough that the expected delay leaves no gap.
+    def next_due(self) -> int | None:
+        """The tick from which on a chunk is asked for; None: any tick, because there is no chunk yet.
+
+        That is after `replan_every` steps, and so early that the expected delay leaves no gap.
         """
         if not self._entries:
-            return True
+            return None
         newest = self._entries[-1]
         answered = tick_at_or_after(newest.chunk.stamp_ns, self._rate)
         ends = tick_at_or_after(newest.ends_ns, self._rate)
         wanted = ends if self.mode == "open_loop" else answered + self.replan_every
-        return tick >= max(answered + 1, min(wanted, ends - self.delay.steps))
+        return max(answered + 1, min(wanted, ends - self.delay.steps))
 
     def guide(self, tick: int, delay_steps: int | None = None) -> Guide | None:
         """What a new chunk for the observation of this tick is held to; None but in mode `rtc`.
@@ -233,36 +238,28 @@ class ChunkSchedule:
         """The times at which chunks began, later than one time and not later than the other."""
         return [entry.begins_ns for entry in self._entries if after_ns < entry.begins_ns <= until_ns]
 
-    def remaining(self, time_ns: int) -> ActionChunk | None:
-        """What is in force from a time on until the end of the newest chunk, as one chunk; None where no chunk is.
+    def ahead(self, time_ns: int) -> npt.NDArray[np.float64] | None:
+        """What is in force from a time on, (steps, action_dim), until the end of the newest chunk whose observation is
+        not later than that; None where no chunk is in force.
 
-        It has that chunk's stamp and steps. Those that are over by `time_ns` say what was in force then: who
-        interpolates between steps goes on where it was, and who records it reads what was executed. Where nothing was
-        in force for a step or more after the observation, the chunk begins, and is stamped, with the step that was.
+        The first row is for what is left of the present step, each following one for a step.
         """
+        newest = self._entries[-1] if self._entries else None
+        if newest is not None and self.mode != "ensemble" and newest.begins_ns <= time_ns:
+            step = newest.step_at(time_ns)
+            return None if step is None else newest.chunk.actions[step:]
         if self._action(time_ns) is None:
             return None
         chunk = next(
             entry.chunk for entry in reversed(self._entries) if entry.chunk.stamp_ns <= time_ns < entry.ends_ns
         )
-        starts = [chunk.stamp_ns, *chunk.ends_ns[:-1].tolist()]
-        rows: list[npt.NDArray[np.float64]] = []
-        first = 0
-        newest = self._entries[-1]
-        alone = self.mode != "ensemble" and newest.chunk is chunk and newest.begins_ns <= time_ns
-        for step, (start, end) in enumerate(zip(starts, chunk.ends_ns.tolist(), strict=True)):
-            if alone and start >= time_ns:
-                rows += list(chunk.actions[step:])  # from here on nothing else counts
-                break
-            over = end <= time_ns
-            row = self.action_at(end - 1 if over else max(start, time_ns))
-            if row is not None:
-                rows.append(row)
-            elif over:
-                rows, first = [], step + 1
-            else:  # a newer chunk, which has not begun yet, ends before this one does
-                break
-        return ActionChunk(starts[first], chunk.ends_ns[first : first + len(rows)], np.array(rows))
+        rows = []
+        for start in (time_ns, *chunk.ends_ns[chunk.step_at(time_ns) : -1].tolist()):
+            row = self.action_at(start)
+            if row is None:
+                break  # a newer chunk, which has not begun yet, ends before this one does
+            rows.append(row)
+        return np.array(rows)
 
     def figures(self, time_ns: int) -> dict[str, float]:
         """Counts since the beginning, seams of the last hand-overs (see Seams.figures), and the expected delay.

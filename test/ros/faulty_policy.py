@@ -82,6 +82,19 @@ class FaultyPolicy(DeployedPolicy):
                 sleep(0.02)
         return Plan(actions, values)
 
+    def rehearse(self, observation: Any, guide: Any = None) -> Plan:
+        kind = FAULT.read_text().strip()
+        if kind == "rehearsal raises":
+            raise RuntimeError("the device was lost\nand more")
+        if kind == "rehearsal is none":
+            return None  # type: ignore[return-value]
+        actions = np.full((self.horizon, self.contract.action_dim), np.nan if kind == "rehearsal is nan" else 0.0)
+        began = monotonic()
+        while kind == "rehearsal never ends" and monotonic() - began < 60:
+            sleep(0.02)
+            kind = FAULT.read_text().strip()
+        return Plan(actions)
+
     def warm_up(self) -> None:
         """Nothing to warm."""
 

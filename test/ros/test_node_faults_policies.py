@@ -105,6 +105,27 @@ def test_unusual_values_warn_and_hold_where_told_to_until_they_are_usual(node: C
     assert node.set(monitor="warn") == {}
 
 
+@pytest.mark.parametrize("kind", ["rehearsal raises", "rehearsal is none", "rehearsal is nan"])
+def test_a_rehearsal_that_fails_changes_nothing_of_what_leaves(arm: Arm, fault: Path, kind: str) -> None:
+    arm.listen_anew()
+    fault.write_text(kind)
+    before = len(arm.chunks)
+    arm.go_on(lambda: len(arm.chunks) > before + 8, "chunks")
+    if kind != "rehearsal is nan":
+        arm.go_on(lambda: arm.figure("last rehearsal that failed") != "", "words on the rehearsal")
+    assert not arm.said("latched")
+    assert arm.moving
+
+
+def test_a_rehearsal_that_never_ends_leaves_it_at_rest_and_is_said(arm: Arm, fault: Path) -> None:
+    fault.write_text("rehearsal never ends")
+    arm.come_to_rest()
+    arm.listen_anew()
+    arm.go_on(lambda: arm.said("inference: has taken "), "words on an inference that does not end")
+    fault.write_text("healthy")
+    arm.start_moving()
+
+
 @pytest.mark.parametrize("kind", ["slow", "slower by and by"])
 def test_a_policy_that_takes_longer_than_a_chunk_leaves_the_arm_at_rest_in_between(
     arm: Arm, fault: Path, kind: str

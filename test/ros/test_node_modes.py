@@ -54,4 +54,6 @@ def test_in_every_mode_it_moves_within_the_limits_and_takes_a_new_checkpoint_in_
     assert len(arm.chunks) > before + 4
     arm.go_on(lambda: arm.figure("seams") not in ("", "0"), "seams on /diagnostics")
     arm.go_on(lambda: "policy_errors" not in arm.last_words(), "a policy that does not fail")
+    arm.go_on(lambda: int(arm.figure("rehearsals") or 0) > 0, "a rehearsal")
+    assert arm.figure("last rehearsal that failed") == ""
     arm.executed.assert_safe()

@@ -203,36 +203,32 @@ def test_a_seam_that_is_to_come_is_not_counted_and_never_comes_after_clearing() 
     assert schedule.figures(300 * MS)["seams"] == 0
 
 
-def test_the_remaining_chunk_has_the_observations_stamp_and_says_what_was_executed_before() -> None:
+def test_what_is_ahead_begins_with_the_present_step() -> None:
     schedule = schedule_of("receding")
+    assert schedule.ahead(0) is None
     schedule.add(chunk(0, 0.0, 0.1, 0.2, 0.3), 0)
     schedule.add(chunk(100, 0.5, 0.6, 0.7, 0.8), 160 * MS)
-    sent = schedule.remaining(160 * MS)
-    assert sent is not None
-    assert (sent.stamp_ns, sent.ends_ns.tolist()) == (100 * MS, [150 * MS, 200 * MS, 250 * MS, 300 * MS])
-    np.testing.assert_allclose(sent.actions[:, 0], [0.2, 0.6, 0.7, 0.8])
-    assert schedule.remaining(300 * MS) is None
+    ahead = schedule.ahead(160 * MS)
+    assert ahead is not None
+    np.testing.assert_allclose(ahead[:, 0], [0.6, 0.7, 0.8])
+    assert schedule.ahead(300 * MS) is None
 
 
-def test_in_open_loop_the_remaining_chunk_is_the_old_one_to_its_end_and_then_the_new_one() -> None:
+def test_in_open_loop_the_old_chunk_is_ahead_to_its_end_and_then_the_new_one() -> None:
     schedule = schedule_of("open_loop")
     schedule.add(chunk(0, 0.0, 0.1, 0.2, 0.3), 0)
     schedule.add(chunk(100, 0.5, 0.6, 0.7, 0.8), 110 * MS)
-    sent = schedule.remaining(110 * MS)
-    assert sent is not None
-    np.testing.assert_allclose(sent.actions[:, 0], [0.2, 0.3, 0.7, 0.8])
+    ahead = schedule.ahead(110 * MS)
+    assert ahead is not None
+    np.testing.assert_allclose(ahead[:, 0], [0.2, 0.3, 0.7, 0.8])
 
 
 def test_a_first_chunk_that_is_late_begins_with_the_step_in_which_it_came() -> None:
     schedule = schedule_of("receding")
     schedule.add(chunk(0, 0.0, 0.1, 0.2, 0.3), 120 * MS)
-    sent = schedule.remaining(120 * MS)
-    assert sent is not None
-    assert (sent.stamp_ns, sent.ends_ns.tolist(), sent.actions[:, 0].tolist()) == (
-        100 * MS,
-        [150 * MS, 200 * MS],
-        [0.2, 0.3],
-    )
+    ahead = schedule.ahead(120 * MS)
+    assert ahead is not None
+    assert ahead[:, 0].tolist() == [0.2, 0.3]
 
 
 @pytest.mark.parametrize("mode", ["open_loop", "receding", "ensemble", "rtc"])

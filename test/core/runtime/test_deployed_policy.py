@@ -51,6 +51,19 @@ def test_warming_up_does_not_change_what_an_episode_with_a_seed_gives(make_check
     np.testing.assert_array_equal(warm.act(OBSERVATIONS[0]), cold.act(OBSERVATIONS[0]))
 
 
+def test_rehearsals_between_plans_change_nothing_of_them(make_checkpoint: MakeCheckpoint) -> None:
+    directory = make_checkpoint()
+    rehearsing, plain = DeployedPolicy.load(directory), DeployedPolicy.load(directory)
+    for policy in (rehearsing, plain):
+        policy.reset(3)
+    for observation in OBSERVATIONS:
+        in_vain = rehearsing.rehearse(observation).actions
+        assert in_vain.shape == rehearsing.plan(observation).actions.shape
+        plain.plan(observation)
+        rehearsing.rehearse(observation)
+    np.testing.assert_array_equal(rehearsing.act(OBSERVATIONS[0]), plain.act(OBSERVATIONS[0]))
+
+
 def test_a_chunk_is_the_policys_in_physical_units_by_the_contract(
     make_checkpoint: MakeCheckpoint, contract_text: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from queue import SimpleQueue
 from threading import Event, active_count
+from time import perf_counter
 
 import pytest
 
@@ -112,3 +113,56 @@ def test_work_that_wants_to_end_the_process_is_a_failure_like_any_other() -> Non
         assert "SystemExit was raised" in str(heard.get(timeout=PATIENCE_S)[1])
     assert thread.busy_ns == 0
     assert thread.close(PATIENCE_S)
+
+
+def test_who_has_nothing_to_do_is_called_again_when_it_said_and_after_a_question() -> None:
+    called: SimpleQueue = SimpleQueue()
+    heard: SimpleQueue = SimpleQueue()
+    waits = iter([0.001, None, 60.0, None])
+
+    def idle() -> float | None:
+        called.put(perf_counter())
+        return next(waits)
+
+    thread = InferenceThread(lambda question: question, lambda *what: heard.put(what[1]), idle)
+    times = [called.get(timeout=PATIENCE_S) for _ in range(2)]
+    assert times[1] - times[0] >= 0.001
+    assert called.empty()
+    for question in (1, 2):  # the second one need not wait for a minute
+        assert thread.ask(question)
+        assert heard.get(timeout=PATIENCE_S) == question
+        called.get(timeout=PATIENCE_S)
+    assert thread.close(PATIENCE_S)
+
+
+def test_a_question_while_it_idles_is_busy_from_the_beginning_and_answered_after_it() -> None:
+    begun, go, heard = Event(), Event(), SimpleQueue()
+
+    def idle() -> None:
+        begun.set()
+        go.wait(PATIENCE_S)
+
+    thread: InferenceThread[int, int] = InferenceThread(lambda question: question, lambda *what: heard.put(what), idle)
+    assert begun.wait(PATIENCE_S)
+    assert not thread.busy
+    assert thread.ask(1)
+    assert thread.busy
+    assert thread.busy_ns > 0
+    assert heard.empty()
+    go.set()
+    assert heard.get(timeout=PATIENCE_S)[:2] == (1, 1)
+    assert thread.close(PATIENCE_S)
+
+
+def test_what_idling_raises_is_told_and_questions_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, heard = [], SimpleQueue()
+    monkeypatch.setattr("rql_core.runtime.inference.excepthook", told.append)
+
+    def idle() -> None:
+        raise RuntimeError("no patience")
+
+    thread: InferenceThread[int, int] = InferenceThread(lambda question: question, lambda *what: heard.put(what), idle)
+    assert thread.ask(1)
+    assert heard.get(timeout=PATIENCE_S)[1] == 1
+    assert thread.close(PATIENCE_S)
+    assert {str(failure.exc_value) for failure in told} == {"no patience"}

@@ -104,7 +104,7 @@ def test_how_often_and_in_which_order_it_is_asked_changes_nothing(data: Any) -> 
         silent.add(arrival.chunk, arrival.arrived_ns)
         for time in data.draw(times_after(contract, arrival.arrived_ns)):
             asked.action_at(time)
-            asked.remaining(time)
+            asked.ahead(time)
             asked.figures(time)
             tick = tick_at_or_after(time, contract.rate_fraction)
             asked.due(tick)
@@ -217,10 +217,12 @@ def test_who_reads_the_chunks_that_were_sent_reads_what_was_executed(data: Any) 
             if arrival.arrived_ns == now:
                 schedule.add(arrival.chunk, now)
         executed[tick] = schedule.action_at(now)
-        sent = schedule.remaining(now)
-        assert (sent is None) == (schedule.state_at(now) != "running")
-        if sent is not None:
-            message = encode_chunk(contract, sent)
+        ahead = schedule.ahead(now)
+        assert (ahead is None) == (schedule.state_at(now) != "running")
+        if ahead is not None:
+            for step, row in enumerate(ahead):
+                assert same(schedule.action_at(tick_time(tick + step, rate)), row)
+            message = encode_chunk(contract, ActionChunk.regular(contract, now, ahead))
             recorded.add(decode_chunk(contract, _plain(message), now))
         assert same(recorded.action_at(now), executed[tick])
     for tick in ticks:

@@ -27,13 +27,23 @@ def test_it_is_allowed_where_the_longest_of_late_still_fits() -> None:
 
 
 def test_where_it_never_fits_it_is_done_once_in_a_while() -> None:
-    spare = SpareTime(EVERY)
+    spare = SpareTime(EVERY, 0.05)
     done = []
     for now in range(0, 10 * EVERY, 50):
         if spare.allows(now, now + 40):
             spare.took(now, 45)
             done.append(now)
     assert done == list(range(0, 10 * EVERY, EVERY))
+
+
+def test_where_it_never_fits_it_takes_no_more_than_a_share_of_the_time() -> None:
+    spare = SpareTime(EVERY, 0.01)
+    done = []
+    for now in range(0, 100 * EVERY, 50):
+        if spare.allows(now, now + 40):
+            spare.took(now, 45)
+            done.append(now)
+    assert done == list(range(0, 100 * EVERY, 4500))
 
 
 def test_a_clock_that_is_set_back_does_not_keep_it_waiting() -> None:
@@ -47,6 +57,9 @@ def test_a_clock_that_is_set_back_does_not_keep_it_waiting() -> None:
 def test_a_time_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ConfigError, match="at_least_every_ns is 0"):
         SpareTime(0)
+    for share in (0.0, -0.1, 1.5, float("nan")):
+        with pytest.raises(ConfigError, match=f"most_share is {share}"):
+            SpareTime(EVERY, share)
 
 
 def test_what_is_due_waits_for_a_good_moment_but_not_for_long() -> None:

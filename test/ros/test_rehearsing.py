@@ -1,0 +1,140 @@
+"""When rehearsals are made, by a clock that stands until it is moved, and what their failures do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import JointState
+
+from rql_core.contract import Contract
+from rql_core.contract.time import NANOSECONDS, tick_time
+from rql_core.runtime.options import Options
+from rql_core.runtime.plan import Plan
+from rql_core.runtime.runner import PolicyRunner, Request
+from rql_ros.rehearsing import Rehearsing
+
+MS = 1_000_000
+FIRST = 1000
+
+
+class Rehearsed:
+    """Plans nothing but rest; a rehearsal takes `takes_ms` of the clock, or fails."""
+
+    horizon = 4
+
+    def __init__(self, contract: Contract, clock: list[int]) -> None:
+        self.rest = np.zeros((self.horizon, contract.action_dim))
+        self.clock = clock
+        self.takes_ms = 1.0
+        self.fails = False
+
+    def reset(self, seed: int | None) -> None:
+        """Nothing to forget."""
+
+    def rehearse(self, observation: Any, guide: Any = None) -> Plan:
+        if self.fails:
+            raise RuntimeError("the device was lost\nand more")
+        self.clock[0] += round(self.takes_ms * MS)
+        return Plan(self.rest)
+
+
+class Bench:
+    """Observations come 0.4 ms after their ticks and are answered 2 ms later; times are ms after the first tick."""
+
+    def __init__(self, contract: Contract, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rate = contract.rate_fraction
+        self.period = contract.period_ns / MS
+        self.clock = [tick_time(FIRST, self.rate)]
+        monkeypatch.setattr("rql_ros.rehearsing.perf_counter_ns", lambda: self.clock[0])
+        self.actor = Rehearsed(contract, self.clock)
+        self.runner = PolicyRunner(contract, self.actor, Options("receding", 1, lockstep=False))  # type: ignore[arg-type]
+        self.rehearsing = Rehearsing(self.runner)
+        self.contract = contract
+
+    def move_to(self, tick: int, ms: float) -> None:
+        self.clock[0] = tick_time(FIRST + tick, self.rate) + round(ms * MS)
+
+    def observe_and_answer(self, tick: int, generation: int = 0) -> None:
+        stamp = tick_time(FIRST + tick, self.rate)
+        joints = JointState(name=list(self.contract.action.names), position=[-0.9, 1.9], velocity=[0.0, 0.0])
+        pose = PoseStamped()
+        self.move_to(tick, 0.4)
+        for topic, message in (("/joint_states", joints), ("/tool_pose", pose)):
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, NANOSECONDS)
+            self.rehearsing.heard(topic, message, self.clock[0])
+        observation = np.zeros(self.contract.observation_dim, dtype=np.float32)
+        observation[:2] = -0.9, 1.9
+        request = Request(generation, FIRST + tick, stamp, observation, None)
+        self.rehearsing.asked(request)
+        self.move_to(tick, 2.4)
+        self.rehearsing.answered(request, self.clock[0], FIRST + tick + 1)
+
+
+@pytest.fixture
+def bench(contract: Contract, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(contract, monkeypatch)
+
+
+def test_it_waits_until_shortly_before_the_next_observation_and_then_rehearses_once(bench: Bench) -> None:
+    assert bench.rehearsing.idle() is None
+    bench.observe_and_answer(0)
+    assert bench.rehearsing.idle() is None  # from one observation nobody can tell when the next one comes
+    bench.observe_and_answer(1)
+    wait_s = bench.rehearsing.idle()
+    # It may take the 2 ms of an answer, and 4 ms are to be left.
+    assert wait_s == pytest.approx((bench.period + 0.4 - 4 - 2 - 2.4) / 1000)
+    bench.move_to(1, bench.period - 6)  # woken too early
+    assert bench.rehearsing.idle() == pytest.approx(0.4 / 1000)
+    bench.move_to(1, bench.period - 5.5)
+    assert bench.rehearsing.idle() is None
+    assert bench.rehearsing.made == 1
+    assert bench.rehearsing.idle() is None
+    assert bench.rehearsing.made == 1
+    assert bench.rehearsing.failure == ""
+
+
+def test_who_is_woken_too_late_leaves_it_out(bench: Bench) -> None:
+    for tick in range(2):
+        bench.observe_and_answer(tick)
+    assert bench.rehearsing.idle() is not None
+    bench.move_to(1, bench.period - 3)
+    assert bench.rehearsing.idle() is None
+    assert bench.rehearsing.figures() == {"rehearsals": "0", "rehearsals left out": "1"}
+
+
+def test_a_policy_that_leaves_no_time_is_not_rehearsed(bench: Bench) -> None:
+    bench.actor.takes_ms = bench.period
+    for tick in range(2):
+        bench.observe_and_answer(tick)
+    bench.rehearsing.idle()
+    bench.move_to(1, bench.period - 5.5)
+    bench.rehearsing.idle()
+    assert bench.rehearsing.made == 1
+    bench.observe_and_answer(3)
+    assert bench.rehearsing.idle() is None
+    assert bench.rehearsing.made == 1
+
+
+def test_a_failure_is_kept_for_diagnostics_and_the_next_one_is_tried(bench: Bench) -> None:
+    bench.actor.fails = True
+    bench.observe_and_answer(0)
+    for tick in range(1, 3):
+        bench.observe_and_answer(tick)
+        bench.rehearsing.idle()
+        bench.move_to(tick, bench.period - 5.5)
+        bench.rehearsing.idle()
+    assert bench.rehearsing.made == 2
+    assert bench.rehearsing.figures()["last rehearsal that failed"] == "RuntimeError: the device was lost and more"
+
+
+def test_nothing_is_rehearsed_where_no_plan_is_due(bench: Bench) -> None:
+    for tick in range(3):
+        bench.observe_and_answer(tick)
+    request = Request(0, FIRST + 3, tick_time(FIRST + 3, bench.rate), np.zeros(5, dtype=np.float32), None)
+    bench.rehearsing.asked(request)
+    bench.rehearsing.answered(request, bench.clock[0], None)
+    assert bench.rehearsing.idle() is None
+    assert bench.rehearsing.made == 0
