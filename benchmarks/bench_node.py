@@ -62,9 +62,12 @@ class Subject:
             cpu, started = self.node.cpu_s, monotonic()
 
         if self.name != ECHO:
-            self.robot.rearm()
+            self.robot.begin()
         latencies = self.robot.stream(seconds, warm_up, begin)
-        return Turn(tuple(latencies), (self.node.cpu_s - cpu) / (monotonic() - started))
+        turn = Turn(tuple(latencies), (self.node.cpu_s - cpu) / (monotonic() - started))
+        if self.name != ECHO:
+            self.robot.rest()
+        return turn
 
 
 def make_checkpoints(folder: Path, sizes: Sequence[str], rates: Sequence[int]) -> dict[tuple[str, int], Path]:
@@ -170,7 +173,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             "(10 flow steps, chunks of 4, planned at every step, ONNX Runtime), and for a node that answers each "
             "observation with a ready-made message of the same size. What the policy adds is the difference of the "
             "medians over the rounds of the 99th percentile; an observation that is not answered counts as infinitely "
-            "late. This process has a core of its own where there are two."
+            "late. This process has a core of its own where there are two; nodes that are not measured are inactive."
         ),
         epilog=(
             "Examples: python -m benchmarks.bench_node                              # all of it: three minutes\n"

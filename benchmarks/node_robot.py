@@ -17,6 +17,8 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.context import Context
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
@@ -52,6 +54,8 @@ class BenchRobot:
             JointTrajectory, contract.action.topic, self._receive, qos_profile(contract.action.qos), raw=True
         )
         self._rearm = self._node.create_client(Trigger, "/policy_node/rearm")
+        self._change = self._node.create_client(ChangeState, "/policy_node/change_state")
+        self._at_rest = False
         names = [field.partition(".")[2] for field in joints.features[0].fields]
         zeros = [0.0] * len(names)
         self._joint_message = JointState(name=names, position=list(POSITIONS), velocity=zeros, effort=zeros)
@@ -83,9 +87,20 @@ class BenchRobot:
             f"a reader of {topic}",
         )
 
-    def rearm(self) -> None:
-        """Let a policy go on that has stopped, because nothing was observed between two turns."""
-        self._wait(self._rearm.service_is_ready, "the node's service rearm")
+    def begin(self) -> None:
+        """Let a policy node command, which `rest` has deactivated, or which has stopped for lack of observations."""
+        if self._at_rest:
+            self._ask(self._change, ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE)))
+        self._at_rest = False
+        self._ask(self._rearm, Trigger.Request())
+
+    def rest(self) -> None:
+        """Deactivate a policy node: its timers would wake up on the core of the one that is measured next."""
+        self._ask(self._change, ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE)))
+        self._at_rest = True
+
+    def _ask(self, client: Any, request: Any) -> None:
+        self._wait(client.service_is_ready, f"the node's service {client.srv_name}")
         answers: list[Any] = []
         asked = 0.0
 
@@ -94,10 +109,10 @@ class BenchRobot:
             nonlocal asked
             if monotonic() - asked > ASK_AGAIN_S:
                 asked = monotonic()
-                answers.append(self._rearm.call_async(Trigger.Request()))
+                answers.append(client.call_async(request))
             return any(answer.done() for answer in answers)
 
-        self._wait(answered, "an answer of the node's service rearm")
+        self._wait(answered, f"an answer of the node's service {client.srv_name}")
 
     def points(self) -> int:
         """How many points the last chunk has."""

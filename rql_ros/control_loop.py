@@ -37,7 +37,8 @@ class ControlLoop:
     """`remark(about, text)` hears what is wrong with a topic, `report(runner)` that there may be news.
 
     `answered()` is called, with the lock held, when a chunk has left: nobody waits for anything until the next.
-    `rehearse`: whether the planning thread goes through the next observation in vain before it comes (see Rehearsing).
+    `rehearse`: how often the planning thread goes in vain through what the next observation will ask for, before it
+    comes (see Rehearsing); 0: not at all.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class ControlLoop:
         remark: Callable[[str, str], None],
         report: Callable[[PolicyRunner], None],
         answered: Callable[[], None] = lambda: None,
-        rehearse: bool = False,
+        rehearse: int = 0,
     ) -> None:
         """Make publishers and subscriptions; raises ContractError for messages that can only be recorded."""
         self.lock = RLock()
@@ -81,7 +82,7 @@ class ControlLoop:
         self._inference: InferenceThread[Request, Plan] | None = None
         self._rehearsing: Rehearsing | None = None
         if not self._lockstep:
-            self._rehearsing = Rehearsing(runner) if rehearse else None
+            self._rehearsing = Rehearsing(runner, rehearse) if rehearse else None
             idle = self._rehearsing.idle if self._rehearsing is not None else lambda: None
             self._inference = InferenceThread(self._plan, self._planned, idle)
         self._spare = SpareTime()

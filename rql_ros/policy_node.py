@@ -123,7 +123,7 @@ class PolicyNode(LifecycleNode):
             remark=self._remark,
             report=self._reports.news,
             answered=self._chunk_left,
-            rehearse=bool(self._value("rehearse")),
+            rehearse=int(self._value("rehearse")),
         )
         self._policy, self._checkpoint = policy, checkpoint
         self.get_logger().info(

@@ -42,9 +42,10 @@ def declare_parameters(node: Node) -> None:
     declare(
         node,
         "rehearse",
-        True,
-        "go once in vain through all that the next observation will ask for, just before it is expected, so that the "
-        "processor's caches hold it and its chunk comes sooner",
+        2,
+        "how often to go in vain through all that the next observation will ask for, just before it is expected, so "
+        "that the processor's caches hold it and its chunk comes sooner; 0: not at all, for less load",
+        bounds=(0, 10),
     )
     live = {"read_only": False}
     declare(

@@ -14,23 +14,26 @@ from rql_ros.controller import chunk_message
 
 
 class Rehearsing:
-    """Makes one rehearsal for each answer, when the next observation is about to come.
+    """Rehearses after each answer, when the next observation is about to come.
 
     `heard` and `figures` are for any thread, everything else is for the one that plans.
     """
 
-    def __init__(self, runner: PolicyRunner) -> None:
+    def __init__(self, runner: PolicyRunner, most: int) -> None:
+        """`most`: rehearsals before an observation; what is used more than once stays in the caches for longer."""
         self.made = self.left_out = 0
         # Why the last one failed, which nobody has to wait for: the plan that counts may fail as well, or not.
         self.failure = ""
         self._runner = runner
+        self._most = most
         self._anticipation = Anticipation(runner.contract.rate_fraction)
         self._message = chunk_message(runner.contract)
         self._heard: dict[str, tuple[Any, int]] = {}
         self._began_ns = 0
         # The last request, when its plan had come, and the tick of the next; None once it was rehearsed.
         self._last: tuple[Request, int, int] | None = None
-        self._begin_ns: int | None = None
+        # When to begin, and how often to rehearse.
+        self._planned: tuple[int, int] | None = None
         self._twin: Rehearsal | None = None
 
     def heard(self, topic: str, message: Any, receive_ns: int) -> None:
@@ -41,7 +44,7 @@ class Rehearsing:
         """A plan is about to be made."""
         self._began_ns = perf_counter_ns()
         self._anticipation.observed(request.tick, self._began_ns)
-        self._last = self._begin_ns = None
+        self._last = self._planned = None
 
     def answered(self, request: Request, arrived_ns: int, due: int | None) -> None:
         """What was planned has left, at the node's time `arrived_ns`; the next is due at the tick `due`, if any is."""
@@ -49,37 +52,39 @@ class Rehearsing:
         self._last = None if due is None else (request, arrived_ns, max(due, request.tick + 1))
 
     def idle(self) -> float | None:
-        """Nobody asks: s until it is time for a rehearsal, which is made then; None where none is to be made."""
+        """Nobody asks: s until it is time to rehearse, which is done then; None where it is not to be done."""
         if self._last is None:
             return None
         request, arrived_ns, tick = self._last
-        if self._begin_ns is None:
+        if self._planned is None:
             if self._twin is None or not self._twin.fits(self._runner, request.generation):
                 self._twin = Rehearsal(self._runner, request.generation)
-            self._begin_ns = self._anticipation.begin_ns(tick)
-            late_ns = 0
-        else:
-            late_ns = self._anticipation.margin_ns // 2
+            self._planned = self._anticipation.plan(tick, perf_counter_ns(), self._most)
+        begin, times = self._planned
         now = perf_counter_ns()
-        if self._begin_ns is not None and now < self._begin_ns:
-            return (self._begin_ns - now) / 1e9
-        self._last, begin_ns, self._begin_ns = None, self._begin_ns, None
-        if begin_ns is None:
-            return None
-        if now > begin_ns + late_ns:
+        if times and now < begin:
+            return (begin - now) / 1e9
+        self._last = self._planned = None
+        if not times or now > begin + self._anticipation.margin_ns // 2:
             self.left_out += 1
             return None
-        try:
+        for _ in range(times):
             self._rehearse(request, arrived_ns)
-        except Exception as error:
-            self._twin = None
-            self.failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        self.made += 1
-        self._anticipation.took(perf_counter_ns() - now)
         return None
 
     def _rehearse(self, request: Request, arrived_ns: int) -> None:
-        assert self._twin is not None
+        began = perf_counter_ns()
+        self.made += 1
+        try:
+            self._go_through(request, arrived_ns)
+        except Exception as error:
+            self._twin = None
+            self.failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        self._anticipation.took(perf_counter_ns() - began)
+
+    def _go_through(self, request: Request, arrived_ns: int) -> None:
+        if self._twin is None:
+            return
         heard = [
             (topic, deserialize_message(serialize_message(message), type(message)), receive_ns)
             for topic, (message, receive_ns) in list(self._heard.items())

@@ -14,9 +14,9 @@ from rql_core.errors import ConfigError
 
 # The earliest of so many observations is expected again, and the longest of so many rehearsals.
 WINDOW = 8
-# Between the expected end of a rehearsal and the observation: what is warm stays so for several ms, and an observation
-# that comes during a rehearsal waits for its end. At most a share of the period, so that at high rates there is time.
-MARGIN_NS = 4_000_000
+# Between the expected end of rehearsals and the observation: what is warm stays so for some ms, and an observation that
+# comes during a rehearsal waits for them. At most a share of the period, so that at high rates there is time.
+MARGIN_NS = 2_000_000
 MARGIN_PERIODS = 0.25
 
 
@@ -49,11 +49,13 @@ class Anticipation:
         """An observation was answered, or a rehearsal made, in so long."""
         self._took_ns.append(duration_ns)
 
-    def begin_ns(self, tick: int) -> int | None:
-        """When to rehearse for the observation of a tick; None where nothing is known.
-
-        Who comes later than this, or is busy then, has no time for it.
+    def plan(self, tick: int, now_ns: int, most: int) -> tuple[int, int]:
+        """When to begin for the observation of a tick, and how often to rehearse: `most` times, or as often as there is
+        time from now on. Not at all, 0 times, where nothing is known either.
         """
         if len(self._ahead_ns) < 2 or not self._took_ns:
-            return None
-        return tick_time(tick, self._rate) + min(self._ahead_ns) - self.margin_ns - max(self._took_ns)
+            return now_ns, 0
+        longest = max(self._took_ns)
+        end = tick_time(tick, self._rate) + min(self._ahead_ns) - self.margin_ns
+        times = min(most, max(0, (end - now_ns) // max(longest, 1)))
+        return end - times * longest, times

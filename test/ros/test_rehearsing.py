@@ -51,7 +51,7 @@ class Bench:
         monkeypatch.setattr("rql_ros.rehearsing.perf_counter_ns", lambda: self.clock[0])
         self.actor = Rehearsed(contract, self.clock)
         self.runner = PolicyRunner(contract, self.actor, Options("receding", 1, lockstep=False))  # type: ignore[arg-type]
-        self.rehearsing = Rehearsing(self.runner)
+        self.rehearsing = Rehearsing(self.runner, 1)
         self.contract = contract
 
     def move_to(self, tick: int, ms: float) -> None:
@@ -84,11 +84,11 @@ def test_it_waits_until_shortly_before_the_next_observation_and_then_rehearses_o
     assert bench.rehearsing.idle() is None  # from one observation nobody can tell when the next one comes
     bench.observe_and_answer(1)
     wait_s = bench.rehearsing.idle()
-    # It may take the 2 ms of an answer, and 4 ms are to be left.
-    assert wait_s == pytest.approx((bench.period + 0.4 - 4 - 2 - 2.4) / 1000)
-    bench.move_to(1, bench.period - 6)  # woken too early
+    # It may take the 2 ms of an answer, and 2 ms are to be left.
+    assert wait_s == pytest.approx((bench.period + 0.4 - 2 - 2 - 2.4) / 1000)
+    bench.move_to(1, bench.period - 4)  # woken too early
     assert bench.rehearsing.idle() == pytest.approx(0.4 / 1000)
-    bench.move_to(1, bench.period - 5.5)
+    bench.move_to(1, bench.period - 3.5)
     assert bench.rehearsing.idle() is None
     assert bench.rehearsing.made == 1
     assert bench.rehearsing.idle() is None
@@ -96,11 +96,21 @@ def test_it_waits_until_shortly_before_the_next_observation_and_then_rehearses_o
     assert bench.rehearsing.failure == ""
 
 
+def test_several_rehearsals_are_made_one_after_another(bench: Bench) -> None:
+    bench.rehearsing = Rehearsing(bench.runner, 3)
+    for tick in range(2):
+        bench.observe_and_answer(tick)
+    assert bench.rehearsing.idle() == pytest.approx((bench.period + 0.4 - 2 - 6 - 2.4) / 1000)
+    bench.move_to(1, bench.period - 7.6)
+    bench.rehearsing.idle()
+    assert bench.rehearsing.made == 3
+
+
 def test_who_is_woken_too_late_leaves_it_out(bench: Bench) -> None:
     for tick in range(2):
         bench.observe_and_answer(tick)
     assert bench.rehearsing.idle() is not None
-    bench.move_to(1, bench.period - 3)
+    bench.move_to(1, bench.period - 2)
     assert bench.rehearsing.idle() is None
     assert bench.rehearsing.figures() == {"rehearsals": "0", "rehearsals left out": "1"}
 
@@ -110,7 +120,7 @@ def test_a_policy_that_leaves_no_time_is_not_rehearsed(bench: Bench) -> None:
     for tick in range(2):
         bench.observe_and_answer(tick)
     bench.rehearsing.idle()
-    bench.move_to(1, bench.period - 5.5)
+    bench.move_to(1, bench.period - 3.5)
     bench.rehearsing.idle()
     assert bench.rehearsing.made == 1
     bench.observe_and_answer(3)
@@ -124,7 +134,7 @@ def test_a_failure_is_kept_for_diagnostics_and_the_next_one_is_tried(bench: Benc
     for tick in range(1, 3):
         bench.observe_and_answer(tick)
         bench.rehearsing.idle()
-        bench.move_to(tick, bench.period - 5.5)
+        bench.move_to(tick, bench.period - 3.5)
         bench.rehearsing.idle()
     assert bench.rehearsing.made == 2
     assert bench.rehearsing.figures()["last rehearsal that failed"] == "RuntimeError: the device was lost and more"
