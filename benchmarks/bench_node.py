@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -85,22 +86,30 @@ def make_checkpoints(folder: Path, sizes: Sequence[str], rates: Sequence[int]) -
 class Bench:
     """Starts the subjects of all rates; as a context manager it ends them."""
 
-    def __init__(self, checkpoints: dict[tuple[str, int], Path], threads: int, cores: set[int] | None) -> None:
+    def __init__(
+        self,
+        checkpoints: dict[tuple[str, int], Path],
+        threads: int,
+        cores: set[int] | None,
+        variants: dict[str, dict[str, object]],
+    ) -> None:
+        """`variants`: parameters of the policy node, by what is added to the name of a size."""
         self.subjects: dict[int, list[Subject]] = {}
         self.starts_s: list[float] = []
         self._cores = cores
         self._next_domain = os.getpid() % DOMAINS
         self._ends = ExitStack()
         rates = sorted({rate for _, rate in checkpoints})
-        total = len(checkpoints) + len(rates)
+        total = len(checkpoints) * len(variants) + len(rates)
         try:
             with progress_bar(total=total, desc="starts", unit="node") as bar:
                 for rate in rates:
                     self.subjects[rate] = []
                     points = 0
-                    for size in [size for size, of in checkpoints if of == rate]:
-                        command = policy_command(checkpoints[size, rate], threads)
-                        subject = self._start(size, command, POLICY_READY, rate)
+                    sizes = [size for size, of in checkpoints if of == rate]
+                    for size, (added, parameters) in product(sizes, variants.items()):
+                        command = policy_command(checkpoints[size, rate], threads, **parameters)
+                        subject = self._start(size + added, command, POLICY_READY, rate)
                         self.starts_s.append(subject.node.wait_until_ready())
                         subject.measure(FIRST_WARM_UP_S, 0.0)
                         points = max(points, subject.robot.points())
@@ -179,6 +188,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             "Examples: python -m benchmarks.bench_node                              # all of it: three minutes\n"
             "          python -m benchmarks.bench_node --rates 50 --rounds 2        # a quick look\n"
             "          python -m benchmarks.bench_node --sizes 4x256 --no-pin       # let the kernel place processes\n"
+            "          python -m benchmarks.bench_node --cold                       # what rehearsals gain: 6 minutes\n"
             "Run it on an idle machine: what else runs shows in the echo's 99th percentile."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -188,6 +198,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES), help="networks (default: both)")
     parser.add_argument("--rounds", type=int, default=6, help="turns of each (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="a turn at 50 Hz (default: %(default)s)")
+    parser.add_argument(
+        "--cold", action="store_true", help="beside each policy the same without rehearsals (parameter rehearse: 0)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of inference (default: %(default)s)")
     parser.add_argument("--no-pin", action="store_true", help="leave it to the kernel which core runs what")
     options = parser.parse_args(arguments)
@@ -225,7 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         checkpoints = make_checkpoints(Path(folder), options.sizes, options.rates)
         if cores is not None:
             os.sched_setaffinity(0, cores[0])
-        with Bench(checkpoints, options.threads, None if cores is None else cores[1]) as bench:
+        variants: dict[str, dict[str, object]] = {"": {}} | ({" cold": {"rehearse": 0}} if options.cold else {})
+        with Bench(checkpoints, options.threads, None if cores is None else cores[1], variants) as bench:
             rss = bench.rss_mb()
             turns = bench.run(options.rounds, options.seconds)
     result = figures(turns, bench.starts_s, rss) | {"machine": host, "rounds": options.rounds}

@@ -57,11 +57,10 @@ def make_checkpoint(directory: Path, size: str, rate: int) -> None:
     finish_checkpoint(directory, rows)
 
 
-def policy_command(checkpoint: Path, threads: int = 1) -> list[str]:
-    """The node as it is by default, but that it plans at every step."""
-    return node_command(
-        "policy_node", checkpoint=checkpoint, backend="onnx", threads=threads, mode="receding", replan_every=1
-    )
+def policy_command(checkpoint: Path, threads: int = 1, **parameters: object) -> list[str]:
+    """The node as it is by default, but that it plans at every step; and with these parameters."""
+    given: dict[str, object] = {"backend": "onnx", "threads": threads, "mode": "receding", "replan_every": 1}
+    return node_command("policy_node", checkpoint=checkpoint, **given, **parameters)
 
 
 def echo_command(rate: int, points: int) -> list[str]:

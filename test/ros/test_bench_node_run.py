@@ -12,14 +12,14 @@ PATIENCE_S = 120.0
 
 def test_it_writes_what_it_measured(tmp_path: Path) -> None:
     out = tmp_path / "node.json"
-    options = ["--rates", "50", "--sizes", "4x256", "--rounds", "1", "--seconds", "0.5", "--no-pin", "--out", str(out)]
-    command = [sys.executable, "-m", "benchmarks.bench_node", *options]
+    options = ["--rates", "50", "--sizes", "4x256", "--rounds", "1", "--seconds", "0.5", "--no-pin", "--cold"]
+    command = [sys.executable, "-m", "benchmarks.bench_node", *options, "--out", str(out)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert ran.returncode == 0, ran.stderr
     written = json.loads(out.read_text())
-    assert set(written["added_p99_ms"]) == set(written["p50_ms"]) == {"4x256"}
+    assert set(written["added_p99_ms"]) == set(written["p50_ms"]) == {"4x256", "4x256 cold"}
     subjects = written["rates"]["50"]["subjects"]
-    assert {name: summary["observations"] for name, summary in subjects.items()} == {"4x256": 25, "echo": 25}
+    assert {name: summary["observations"] for name, summary in subjects.items()} == {"4x256": 25, "4x256 cold": 25, "echo": 25}
     assert all(summary["lost"] < 25 for summary in subjects.values())
     assert written["start_s"] > 0
     assert written["rss_mb"] > 20
