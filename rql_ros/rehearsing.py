@@ -32,8 +32,8 @@ class Rehearsing:
         self._began_ns = 0
         # The last request, when its plan had come, and the tick of the next; None once it was rehearsed.
         self._last: tuple[Request, int, int] | None = None
-        # When to begin, and how often to rehearse.
-        self._planned: tuple[int, int] | None = None
+        # When to begin those that are still to be made; None until that was thought of.
+        self._begins: list[int] | None = None
         self._twin: Rehearsal | None = None
 
     def heard(self, topic: str, message: Any, receive_ns: int) -> None:
@@ -44,7 +44,7 @@ class Rehearsing:
         """A plan is about to be made."""
         self._began_ns = perf_counter_ns()
         self._anticipation.observed(request.tick, self._began_ns)
-        self._last = self._planned = None
+        self._last = self._begins = None
 
     def answered(self, request: Request, arrived_ns: int, due: int | None) -> None:
         """What was planned has left, at the node's time `arrived_ns`; the next is due at the tick `due`, if any is."""
@@ -56,20 +56,21 @@ class Rehearsing:
         if self._last is None:
             return None
         request, arrived_ns, tick = self._last
-        if self._planned is None:
+        if self._begins is None:
             if self._twin is None or not self._twin.fits(self._runner, request.generation):
                 self._twin = Rehearsal(self._runner, request.generation)
-            self._planned = self._anticipation.plan(tick, perf_counter_ns(), self._most)
-        begin, times = self._planned
+            self._begins = self._anticipation.begins(tick, perf_counter_ns(), self._most)
         now = perf_counter_ns()
-        if times and now < begin:
-            return (begin - now) / 1e9
-        self._last = self._planned = None
-        if not times or now > begin + self._anticipation.margin_ns // 2:
+        if self._begins and now < self._begins[0]:
+            return (self._begins[0] - now) / 1e9
+        if not self._begins or now > self._begins.pop(0) + self._anticipation.margin_ns // 2:
+            self._last = self._begins = None
             self.left_out += 1
             return None
-        for _ in range(times):
-            self._rehearse(request, arrived_ns)
+        self._rehearse(request, arrived_ns)
+        if self._begins:
+            return 0.0  # a question that came meanwhile goes first
+        self._last = self._begins = None
         return None
 
     def _rehearse(self, request: Request, arrived_ns: int) -> None:

@@ -49,13 +49,13 @@ class Anticipation:
         """An observation was answered, or a rehearsal made, in so long."""
         self._took_ns.append(duration_ns)
 
-    def plan(self, tick: int, now_ns: int, most: int) -> tuple[int, int]:
-        """When to begin for the observation of a tick, and how often to rehearse: `most` times, or as often as there is
-        time from now on. Not at all, 0 times, where nothing is known either.
+    def begins(self, tick: int, now_ns: int, most: int) -> list[int]:
+        """When to begin each rehearsal for the observation of a tick: `most` of them, or as many as there is time for
+        from now on; none where nothing is known either.
         """
         if len(self._ahead_ns) < 2 or not self._took_ns:
-            return now_ns, 0
-        longest = max(self._took_ns)
+            return []
+        longest = max(1, *self._took_ns)
         end = tick_time(tick, self._rate) + min(self._ahead_ns) - self.margin_ns
-        times = min(most, max(0, (end - now_ns) // max(longest, 1)))
-        return end - times * longest, times
+        times = min(most, max(0, (end - now_ns) // longest))
+        return [end - left * longest for left in range(times, 0, -1)]

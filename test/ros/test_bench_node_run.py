@@ -19,7 +19,8 @@ def test_it_writes_what_it_measured(tmp_path: Path) -> None:
     written = json.loads(out.read_text())
     assert set(written["added_p99_ms"]) == set(written["p50_ms"]) == {"4x256", "4x256 cold"}
     subjects = written["rates"]["50"]["subjects"]
-    assert {name: summary["observations"] for name, summary in subjects.items()} == {"4x256": 25, "4x256 cold": 25, "echo": 25}
+    assert set(subjects) == {"4x256", "4x256 cold", "echo"}
+    assert all(summary["observations"] == 25 for summary in subjects.values())
     assert all(summary["lost"] < 25 for summary in subjects.values())
     assert written["start_s"] > 0
     assert written["rss_mb"] > 20

@@ -102,8 +102,15 @@ def test_several_rehearsals_are_made_one_after_another(bench: Bench) -> None:
         bench.observe_and_answer(tick)
     assert bench.rehearsing.idle() == pytest.approx((bench.period + 0.4 - 2 - 6 - 2.4) / 1000)
     bench.move_to(1, bench.period - 7.6)
-    bench.rehearsing.idle()
+    # Each a call of its own, so that a question that came meanwhile goes first; each begins when it should.
+    assert bench.rehearsing.idle() == 0.0
+    assert bench.rehearsing.idle() == pytest.approx(1 / 1000)
+    bench.move_to(1, bench.period - 5.6)
+    assert bench.rehearsing.idle() == 0.0
+    bench.move_to(1, bench.period - 3.6)
+    assert bench.rehearsing.idle() is None
     assert bench.rehearsing.made == 3
+    assert bench.rehearsing.left_out == 0
 
 
 def test_who_is_woken_too_late_leaves_it_out(bench: Bench) -> None:
