@@ -6,6 +6,7 @@ started listening: a recording and a node that run at different moments therefor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -18,10 +19,13 @@ def tick_time(index: int, rate: Fraction) -> int:
     return index * NANOSECONDS * denominator // numerator
 
 
-def tick_times(first: int, count: int, rate: Fraction) -> list[int]:
+def tick_times(first: int, count: int, rate: Fraction) -> Sequence[int]:
     """Times in ns of `count` ticks from the index `first` on."""
     numerator, denominator = rate.as_integer_ratio()
     scale = NANOSECONDS * denominator
+    period, rest = divmod(scale, numerator)
+    if rest == 0:
+        return range(first * period, (first + count) * period, period)
     return [index * scale // numerator for index in range(first, first + count)]
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 
 import numpy as np
 import numpy.typing as npt
 
 from rql_core.contract import Contract
 from rql_core.contract.safety_schema import JointLimits, Safety, numbers_of, units_of
-from rql_core.runtime.braking import run_on
+from rql_core.runtime.braking import reach, run_on
 
 # A command may be beyond a limit by this share of the smallest step that the limits allow: what computed it rounds.
 TOLERANCE = 1e-11
@@ -25,7 +25,8 @@ class JointSteps:
     that, jerk the difference of that. `order` 2: the command is a velocity, bounded by slowest and fastest itself, and
     low and high bound the predicted position divided by T. `order` 1: an effort or acceleration between slowest and
     fastest; acceleration bounds its difference. `room`: the speed that the largest change adds up to until jerk has
-    brought it to zero.
+    brought it to zero. Between clear_low and clear_high a stop from any speed and change within the limits keeps the
+    position limits.
     """
 
     name: str
@@ -41,6 +42,8 @@ class JointSteps:
     deviation: float
     tolerance: float
     room: float
+    clear_low: float = inf
+    clear_high: float = -inf
 
     @classmethod
     def of(cls, command: str, limits: JointLimits, lower: float, upper: float, period: float) -> JointSteps:
@@ -68,6 +71,10 @@ class JointSteps:
         jerk = min((limits.jerk or inf) * period**2 * scale, 2.0 * acceleration)
         rounding = 4.0 * _EPSILON * max(abs(lower), abs(upper))
         tolerance = max(TOLERANCE * min(jerk, acceleration, fastest - slowest), rounding)
+        clear_low, clear_high = inf, -inf  # no such place
+        if order > 1 and isfinite(fastest - slowest):
+            clear_low = low + reach(-slowest, acceleration, acceleration, jerk)
+            clear_high = high - reach(fastest, acceleration, acceleration, jerk)
         return cls(
             limits.name,
             order,
@@ -82,6 +89,8 @@ class JointSteps:
             deviation,
             tolerance,
             acceleration + (run_on(acceleration, jerk) if order > 1 else 0.0),
+            clear_low,
+            clear_high,
         )
 
 

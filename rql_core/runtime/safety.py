@@ -31,6 +31,9 @@ from rql_core.runtime.shaping import next_position, next_value, next_velocity, s
 
 Array = npt.NDArray[np.float64]
 
+# What is measured beyond this is as far out as can be; a difference of greater numbers may be none.
+_FURTHEST = 1e300
+
 # The cause that a value outside its limits counts as.
 _VALUE = {"positions": "position", "velocities": "velocity", "accelerations": "value", "effort": "value"}
 # Causes that say something against the policy, and not that the filter was doing its own work.
@@ -319,7 +322,9 @@ class SafetyFilter:
         period_ns = self._period * 1e9
         first, second, last = state.commands.tolist()
         before = [None] * len(last) if state.wanted is None else state.wanted.tolist()
-        at = None if state.position is None or not self._bounded else (state.position / self._period).tolist()
+        at = None
+        if state.position is not None and self._bounded:
+            at = [min(max(each, -_FURTHEST), _FURTHEST) / self._period for each in state.position.tolist()]
         order, joints = self._order, self._joints
         actions, targets = [], []
         changes: list[tuple[int, str, float, float]] = []

@@ -45,10 +45,7 @@ class _Entry:
 
     chunk: ActionChunk
     begins_ns: int
-
-    @property
-    def ends_ns(self) -> int:
-        return int(self.chunk.ends_ns[-1])
+    ends_ns: int
 
     def step_at(self, time_ns: int) -> int | None:
         """The chunk's step at a time; None before it begins and after its end."""
@@ -181,7 +178,7 @@ class ChunkSchedule:
         begins = max(arrived_ns, chunk.stamp_ns)
         if last is not None:
             begins = max(begins, last.ends_ns if self.mode == "open_loop" else last.begins_ns)
-        entry = _Entry(chunk, begins)
+        entry = _Entry(chunk, begins, int(chunk.ends_ns[-1]))
         if entry.ends_ns <= begins:
             self.counts["refused_over"] += 1
             return False

@@ -6,6 +6,8 @@ positions stay. That is what the robot does with nothing in force, by the contra
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +22,15 @@ Array = npt.NDArray[np.float64]
 _PAST = 3
 
 
+class _Stretch(NamedTuple):
+    """What one chunk commands: of the ticks from `first` on, and before `end`, which a newer one may have set back."""
+
+    first: int
+    end: int
+    commands: Array
+    wanted: Array | None
+
+
 class SentCommands:
     """Commands (action_dim,) in physical units by tick. `keep`: how many ticks back anybody can ask for."""
 
@@ -27,49 +38,57 @@ class SentCommands:
         self._dim = action_dim
         self._positions = positions
         self._keep = keep + _PAST
-        self._commands: dict[int, Array] = {}
-        self._wanted: dict[int, Array] = {}
+        # In the order in which they were recorded: where two say something of a tick, the last one counts.
+        self._stretches: list[_Stretch] = []
 
     def clear(self) -> None:
         """Forget everything: nothing was ever commanded."""
-        self._commands.clear()
-        self._wanted.clear()
+        self._stretches.clear()
 
     def begin(self, tick: int, state: State) -> None:
         """Begin with `state` just before `tick`. What is in force until then stays: it may be a stop that goes on."""
-        for back in range(_PAST):
-            self._commands[tick - _PAST + back] = state.commands[back]
-        if state.wanted is not None:
-            self._wanted[tick - 1] = state.wanted
+        wanted = self._wanted(tick - 1) if state.wanted is None else state.wanted
+        rows = None if wanted is None else np.tile(wanted, (_PAST, 1))
+        self._stretches.append(_Stretch(tick - _PAST, tick, state.commands, rows))
 
     def record(self, tick: int, commands: Array, wanted: Array | None = None) -> None:
         """From `tick` on these commands (steps, action_dim) are in force, and none that was to come before."""
-        for later in [known for known in self._commands if known >= tick]:
-            del self._commands[later]
-            self._wanted.pop(later, None)
-        for step, command in enumerate(commands):
-            self._commands[tick + step] = command
-        if wanted is not None:
-            for step, row in enumerate(wanted):
-                self._wanted[tick + step] = row
-        old_ones = sorted(known for known in self._commands if known < tick - self._keep)
-        for old in old_ones[:-1]:  # the newest of them stays: it may be where positions rest since
-            del self._commands[old]
-            self._wanted.pop(old, None)
+        before = [
+            each if each.end <= tick else each._replace(end=tick) for each in self._stretches if each.first < tick
+        ]
+        over = [each.end for each in before if each.end <= tick - self._keep]
+        if len(over) > 1:
+            # The newest of them stays: it may be where positions rest since.
+            before = [each for each in before if each.end >= max(over)]
+        self._stretches = [*before, _Stretch(tick, tick + len(commands), commands, wanted)]
 
     def in_force(self, tick: int) -> bool:
         """Whether there is a command for the tick."""
-        return tick in self._commands
+        return self._stretch_of(tick) is not None
 
     def command(self, tick: int) -> Array | None:
         """The command of a tick, or what rest is then; None before there was any position to rest at."""
-        known = self._commands.get(tick)
-        if known is not None:
-            return known
-        if not self._positions:
+        stretch = self._stretch_of(tick)
+        if stretch is None and not self._positions:
             return np.zeros(self._dim)
-        before = [earlier for earlier in self._commands if earlier < tick]
-        return self._commands[max(before)] if before else None
+        if stretch is None:
+            before = [each for each in reversed(self._stretches) if each.end <= tick]
+            stretch = max(before, key=lambda each: each.end, default=None)
+            tick = tick if stretch is None else stretch.end - 1
+        return None if stretch is None else stretch.commands[tick - stretch.first]
+
+    def _stretch_of(self, tick: int) -> _Stretch | None:
+        for stretch in reversed(self._stretches):
+            if stretch.first <= tick < stretch.end:
+                return stretch
+        return None
+
+    def _wanted(self, tick: int) -> Array | None:
+        stretch = self._stretch_of(tick)
+        if stretch is None or stretch.wanted is None or tick - stretch.first >= len(stretch.wanted):
+            return None
+        wanted: Array = stretch.wanted[tick - stretch.first]
+        return wanted
 
     def state_before(self, tick: int) -> State | None:
         """What is in force just before a tick; None where positions were never commanded."""
@@ -79,7 +98,7 @@ class SentCommands:
             return None
         # A position that was not commanded yet is where the first commands began.
         rows = [known[0] if command is None else command for command in commands]
-        return State(np.array(rows), self._wanted.get(tick - 1))
+        return State(np.array(rows), self._wanted(tick - 1))
 
 
 class Outgoing:

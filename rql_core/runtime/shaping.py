@@ -115,47 +115,78 @@ def stop_position(joint: JointSteps, first: float, second: float, last: float) -
 
 
 def stop_velocity(joint: JointSteps, second: float, last: float, steps: int | None) -> list[float]:
-    """The stop after the velocities second, last, by `stopping_change` written out, to the last bit.
+    """The stop after the velocities second, last: what `stopping_change` gives one by one, to rounding.
 
-    For so many `steps`, or None: until the joint rests, but at least one. A chunk at 200 Hz ends in some forty of them
-    for every joint, and six calls for each take longer than a small network.
+    For so many `steps`, or None: until the joint rests, but at least one.
     """
-    acceleration, jerk, lower, upper = joint.acceleration, joint.jerk, joint.lower, joint.upper
-    still = jerk + joint.tolerance
+    lower, upper = joint.lower, joint.upper
+    still = joint.jerk + joint.tolerance
     column: list[float] = []
     while steps is None or len(column) < steps:
-        speed, change = last, last - second
-        if change >= 0.0:
-            run = int(change / jerk)
-            downward = speed + (run * change - 0.5 * jerk * run * (run + 1)) < 0.0
-        else:
-            run = int(-change / jerk)
-            downward = speed - (run * -change - 0.5 * jerk * run * (run + 1)) < 0.0
-        if downward:
-            speed, change = -speed, -change
-        slowing = 0.0
-        if speed > jerk:
-            run = int((sqrt(1.0 + 8.0 * speed / jerk) - 1.0) * 0.5)
-            slowing = speed / (run + 1) + 0.5 * jerk * run
-        elif speed > 0.0:
-            slowing = speed
-        if slowing > acceleration:
-            slowing = acceleration
-        if slowing > jerk - change:
-            slowing = jerk - change
-        if slowing < -change - jerk:
-            slowing = -change - jerk
-        following = last + slowing if downward else last - slowing
-        if following > upper:
-            following = min(following, max(upper, last))
-        elif following < lower:
-            following = max(following, min(lower, last))
+        if lower <= last <= upper and lower <= 0.0 <= upper:
+            rest = _straight_stop(joint, last, last - second)
+            if rest:
+                column += rest
+                return column if steps is None else (column + [0.0] * (steps - len(column)))[:steps]
+        following = last + stopping_change(last, last - second, joint.acceleration, joint.jerk)
+        following = _within(following, last, joint)
         column.append(following)
         before, second, last = last, last, following
         # Speed zero is rest only if it may stay zero: a joint that turns round passes through it.
         if steps is None and following == 0.0 and abs(before) <= still:
             break
     return column
+
+
+def _straight_stop(joint: JointSteps, speed: float, change: float) -> list[float]:
+    """The speeds of the stop until rest, from within the limits: the change has but to fall and to rise again.
+
+    None where something else has to be done before. A chunk at 200 Hz ends in some forty steps for every joint, and to
+    ask `stopping_change` for each takes longer than a small network.
+    """
+    acceleration, jerk, slack, fastest = joint.acceleration, joint.jerk, joint.tolerance, joint.upper
+    half = 0.5 * jerk
+    run = int(abs(change) / jerk)
+    added = run * (abs(change) - half * (run + 1))  # `run_on`
+    # All comparisons with slack, because who is on the way of a stop is beside it by rounding.
+    end = speed + (added if change >= 0.0 else -added)
+    downward = end < -slack or (end <= slack and speed < 0.0)
+    if downward:  # the same thing upside down
+        speed, change, fastest = -speed, -change, -joint.lower
+    if change < -acceleration - slack or (change > 0.0 and speed + added > fastest + slack):
+        return []
+    if speed < _stopped_by(-change - jerk, jerk) - slack:
+        return []  # it slows down so much that it would turn round
+    column: list[float] = []
+    # As much more in each step as jerk allows, as long as that is less than what brings the joint to rest.
+    slowing = jerk - change
+    while slowing < acceleration:
+        run = int(slowing / jerk)
+        if slowing > 0.0 and speed <= (run + 1) * (slowing - half * run):  # `_stopped_by`
+            break
+        speed -= slowing
+        column.append(speed if speed < fastest else fastest)
+        slowing += jerk
+    else:
+        most = _stopped_by(acceleration, jerk)
+        while speed > most:
+            speed -= acceleration
+            column.append(speed)
+    # Then `largest_change`, which is speed / (run + 1) + run * half, and jerk less each time.
+    run = int((sqrt(1.0 + 8.0 * speed / jerk) - 1.0) * 0.5) if speed > jerk else 0
+    for left in range(run, 0, -1):
+        speed -= speed / (left + 1) + half * left
+        column.append(speed)
+    if column and speed <= slack:
+        column.pop()  # at rest already, but for rounding
+    column.append(0.0)
+    return [0.0 - speed for speed in column] if downward else column
+
+
+def _stopped_by(slowing: float, jerk: float) -> float:
+    """The speed that is brought to rest by slowing down by so much in a step, and by jerk less in each that follows."""
+    run = int(slowing / jerk)
+    return (run + 1) * (slowing - 0.5 * jerk * run) if slowing > 0.0 else 0.0
 
 
 def stop_value(joint: JointSteps, last: float) -> float:
@@ -214,6 +245,12 @@ def _keep_position(joint: JointSteps, speed: float, change: float, at: float, id
         return ideal
     acceleration, jerk = joint.acceleration, joint.jerk
     there = at + (speed + ideal)
+    if (
+        joint.clear_low <= there <= joint.clear_high
+        and joint.slowest <= speed + ideal <= joint.fastest
+        and -acceleration <= ideal <= acceleration
+    ):
+        return ideal  # whatever is admitted comes to rest from there
     if (
         there + reach(speed + ideal, ideal, acceleration, jerk) <= high
         and there - reach(-speed - ideal, -ideal, acceleration, jerk) >= low

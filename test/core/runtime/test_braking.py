@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
@@ -9,9 +10,20 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
+from rql_core.contract.safety_schema import JointLimits
 from rql_core.runtime.braking import excursion, largest_change, reach, run_on, stopping_change
 from rql_core.runtime.limits import JointSteps
-from rql_core.runtime.shaping import _bounds, _keep, _towards, _what_forbids, _within, next_velocity, stop_velocity
+from rql_core.runtime.shaping import (
+    _bounds,
+    _keep,
+    _straight_stop,
+    _towards,
+    _what_forbids,
+    _within,
+    next_position,
+    next_velocity,
+    stop_velocity,
+)
 
 
 def limits(random: np.random.Generator) -> tuple[float, float, float]:
@@ -151,21 +163,69 @@ def one_by_one(joint: JointSteps, second: float, last: float, steps: int) -> lis
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_stop_of_a_velocity_is_what_stopping_change_gives_one_by_one_to_the_last_bit(seed: int) -> None:
+def test_the_stop_of_a_velocity_is_what_stopping_change_gives_one_by_one(seed: int) -> None:
     random = np.random.default_rng(300 + seed)
+    straight = 0
     for _ in range(300):
         fastest, acceleration, jerk = limits(random)
         lower, upper = -fastest * random.uniform(0.5, 1), fastest * random.uniform(0.5, 1)
         joint = joint_of(lower, upper, acceleration, jerk)
         # Also from states that the limits do not admit, which are put back by the limits.
         last, change = random.uniform(-1.2, 1.2) * fastest, random.uniform(-1.5, 1.5) * acceleration
+        # And from a multiple of jerk, where both ways round to one side or the other of the same step.
+        if random.uniform() < 0.3:
+            last, change = jerk * round(last / jerk), jerk * round(change / jerk)
         second = last - random.choice([change, 0.0, last])
+        near = pytest.approx(0.0, abs=1e-9 * jerk)
         steps = int(random.integers(1, 60))
-        assert stop_velocity(joint, second, last, steps) == one_by_one(joint, second, last, steps)
         whole = stop_velocity(joint, second, last, None)
-        assert whole == one_by_one(joint, second, last, len(whole))
-        assert not any(one_by_one(joint, *([second, last, *whole][-2:]), 3))
+        for stop in (stop_velocity(joint, second, last, steps), whole):
+            expected = one_by_one(joint, second, last, len(stop))
+            assert [found - other for found, other in zip(stop, expected, strict=True)] == [near] * len(stop)
+        assert len(stop_velocity(joint, second, last, steps)) == steps
+        # It ends at rest, and nowhere before.
+        assert whole[-1] == 0.0
+        assert one_by_one(joint, *([second, last, *whole][-2:]), 3) == [near] * 3
         assert not any(0.0 == one == other for one, other in pairwise(whole))
+        straight += bool(lower <= last <= upper and _straight_stop(joint, last, last - second))
+    assert 100 < straight < 300
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_stop_of_a_velocity_keeps_the_limits_that_are_kept_before(seed: int) -> None:
+    random = np.random.default_rng(400 + seed)
+    for _ in range(300):
+        fastest, acceleration, jerk = limits(random)
+        joint = joint_of(-fastest, fastest, acceleration, jerk)
+        last = random.uniform(-1, 1) * fastest
+        bounds = [largest_change(fastest + sign * last, jerk) for sign in (1, -1)]
+        second = last - min(max(random.uniform(-1, 1) * acceleration, -bounds[0]), bounds[1])
+        stop = np.array([second, last, *stop_velocity(joint, second, last, None), 0.0, 0.0])
+        changes = np.diff(stop)
+        rounding = 1e-12 * fastest
+        assert (np.abs(stop[1:]) <= fastest).all()
+        assert (np.abs(changes) <= acceleration + rounding).all()
+        assert (np.abs(np.diff(changes)) <= jerk + 1e-10 * jerk + rounding).all()
+
+
+def test_a_stop_under_way_is_gone_on_with_at_once() -> None:
+    """From every state of a stop, also where it slows down by as much as the limit allows, but for rounding."""
+    random = np.random.default_rng(600)
+    refused, asked = 0, 0
+    for _ in range(500):
+        fastest, acceleration, jerk = limits(random)
+        joint = JointSteps.of("velocities", given(fastest, acceleration, jerk), -fastest, fastest, 1.0)
+        last = random.uniform(-1, 1) * fastest
+        stop = [last, last, *stop_velocity(joint, last, last, None)]
+        for before, now in pairwise(stop):
+            refused += not _straight_stop(joint, now, now - before)
+            asked += 1
+    assert asked > 2000
+    assert refused == 0
+
+
+def given(fastest: float, acceleration: float, jerk: float) -> JointLimits:
+    return JointLimits(name="joint", velocity=fastest, acceleration=acceleration, jerk=jerk)
 
 
 def composed(
@@ -206,3 +266,34 @@ def test_the_next_velocity_is_what_its_parts_give_to_the_last_bit(seed: int) -> 
         assert found == composed(joint, second, last, at, wanted, before)
         causes.add(found[1])
     assert causes == {"", "velocity", "acceleration", "jerk", "position"}
+
+
+@pytest.mark.parametrize("command", ["velocities", "positions"])
+def test_where_every_stop_has_room_a_command_is_what_it_is_when_its_own_stop_is_asked_for(command: str) -> None:
+    random = np.random.default_rng(500)
+    clear, forbidden = 0, 0
+    for _ in range(3000):
+        fastest, acceleration, jerk = limits(random)
+        reaches = reach(fastest, acceleration, acceleration, jerk)
+        low, high = -reaches * random.uniform(0.1, 4), reaches * random.uniform(0.1, 4)
+        given = JointLimits(
+            name="joint", position=[low, high], velocity=fastest, acceleration=acceleration, jerk=jerk, deviation=0.1
+        )
+        beyond = 2 * max(fastest, -low, high)
+        joint = JointSteps.of(command, given, -beyond, beyond, 1.0)
+        assert joint.clear_low == pytest.approx(low + reaches)
+        other = replace(joint, clear_low=inf, clear_high=-inf)
+        # Also from states that the limits do not admit, and beyond the limits.
+        at, last = random.uniform(1.1 * low, 1.1 * high), random.uniform(-1.1, 1.1) * fastest
+        second = last - random.uniform(-1.1, 1.1) * acceleration
+        wanted = last + random.choice([random.uniform(-1.5, 1.5) * fastest, last - second])
+        if command == "velocities":
+            found, expected = (next_velocity(each, second, last, at, wanted, None) for each in (joint, other))
+        else:
+            past = (at - last - second, at - last, at)
+            found, expected = (next_position(each, *past, at + wanted, None) for each in (joint, other))
+        assert found == expected
+        clear += joint.clear_low <= at <= joint.clear_high
+        forbidden += found[1] == "position"
+    assert clear > 500
+    assert forbidden > 100

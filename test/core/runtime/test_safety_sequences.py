@@ -222,6 +222,7 @@ events = st.lists(
 
 @settings(deadline=None, max_examples=200)
 @given(command=st.sampled_from(COMMANDS), happened=events)
+@example("velocities", [("apply", np.zeros((1, 2)), 0, np.full(2, 9e306), 0.0)])
 def test_whatever_happens_what_leaves_is_within_the_limits(command: str, happened: list[tuple[Any, ...]]) -> None:
     robot = arm(command, latch={"not_finite": 2, "violations": 4, "window": 1.0})
     filter_ = SafetyFilter(robot.contract())
