@@ -23,7 +23,7 @@ from rql_core.contract.schema import JOINT_TRAJECTORY
 from rql_core.runtime.runner import PolicyRunner
 from rql_ros.messages import fill, labelled, message_class, qos_profile
 from rql_ros.parameters import declare
-from rql_ros.trajectory_message import TrajectoryMessage
+from rql_ros.trajectory_bytes import trajectory_writer
 
 Remark = Callable[[str, str], None]
 
@@ -44,9 +44,9 @@ class Commanding(Protocol):
 
 
 def chunk_message(contract: Contract) -> Callable[[ActionChunk], Any]:
-    """What makes the contract's action message of a chunk, which is to be published before the next is made."""
+    """What makes the contract's action message of a chunk, or its bytes; to be published before the next is made."""
     if contract.action.type == JOINT_TRAJECTORY:
-        return TrajectoryMessage(contract).of
+        return trajectory_writer(contract)
     kind = message_class(contract.action.type)
     return lambda chunk: fill(kind(), encode_chunk(contract, chunk))
 

@@ -11,6 +11,8 @@ from rql_core.errors import ContractError
 from rql_ros.messages import fill, message_class
 from rql_ros.trajectory_message import TrajectoryMessage
 
+COMMANDS = [("velocities", "rad/s"), ("positions", "rad"), ("accelerations", "rad/s^2"), ("effort", "N m")]
+
 
 def commanding(contract_text: str, command: str, unit: str) -> Contract:
     assert "command: velocities" in contract_text
@@ -21,10 +23,7 @@ def commanding(contract_text: str, command: str, unit: str) -> Contract:
     return parse_contract(f"{head}\naction:{action}")
 
 
-@pytest.mark.parametrize(
-    ("command", "unit"),
-    [("velocities", "rad/s"), ("positions", "rad"), ("accelerations", "rad/s^2"), ("effort", "N m")],
-)
+@pytest.mark.parametrize(("command", "unit"), COMMANDS)
 def test_every_chunk_gives_the_message_that_encode_chunk_gives(contract_text: str, command: str, unit: str) -> None:
     contract = commanding(contract_text, command, unit)
     message = TrajectoryMessage(contract)
