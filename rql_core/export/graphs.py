@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rql_core.acting import GUIDANCE_LIMIT
 from rql_core.checkpoint_files import CRITICS, JACOBIAN, MODEL, PREFIX, SAMPLER, PolicyConfig
@@ -93,6 +94,8 @@ class _Writer:
             x = self._velocity(graph, x, self._column(graph, graph.constant(0.0)))[0]
             return self._finish(about, x, [])
         times = grid(self.algorithm.flow_steps)
+        if self.algorithm.act_integrator == "euler" and len(_layers(graph, ACTOR)) > 1:
+            return self._finish(about, self._euler(times), [])
         for start, end in pairwise(times):
             step = end - start
             here = _Time(self._column(graph, graph.constant(start)))
@@ -101,6 +104,29 @@ class _Writer:
                 middle = _Time(self._column(graph, graph.constant(start + np.float32(0.5) * step)))
             x = self._step(graph, x, graph.constant(step), here, middle, graph.constant(np.float32(0.5) * step))
         return self._finish(about, x, [])
+
+    def _euler(self, times: NDArray[np.float32]) -> str:
+        """Return x after Euler's steps between the times, by as few operations as there can be: each has its price.
+
+        The first layer is three products: of the observation, the same in all steps; of time, a constant; and of x.
+        What the last layer's biases add to x until a time is known beforehand, so that x is carried without it, and the
+        last product adds itself to x.
+        """
+        graph, layers = self.graph, _layers(self.graph, ACTOR)
+        observed, of_x = self._first_layer(0, self.config.observation_dim), self._rows_of_x()
+        of_time = self._first_layer(self.config.observation_dim + self.chunk_dim, 1)
+        weights, biases = (graph.weight(name) for name in layers[-1])
+        seen = graph.op("Gemm", self.observation, observed, graph.weight(layers[0][1]))
+        in_time = graph.op("Add", of_time, graph.op("MatMul", biases, of_x))
+        x = "noise"
+        for start, end in pairwise(times):
+            shift = graph.op("Add", seen, graph.op("Mul", in_time, graph.constant(start))) if start > 0 else seen
+            hidden = graph.op("Gelu", graph.op("Gemm", x, of_x, shift), approximate="tanh")
+            for inner, inner_biases in layers[1:-1]:
+                hidden = graph.op("Gemm", hidden, graph.weight(inner), graph.weight(inner_biases))
+                hidden = graph.op("Gelu", hidden, approximate="tanh")
+            x = graph.op("Gemm", hidden, weights, x, alpha=float(end - start))
+        return graph.op("Add", x, biases)
 
     def prefix(self, about: dict[str, Any]) -> bytes:
         towards = self.graph.op("Sub", "previous", "noise")
@@ -215,8 +241,12 @@ class _Writer:
 
     def _rows_of_x(self) -> str:
         """Return the rows of the first layer's weights that x meets; a constant, of the main graph."""
-        graph, first = self.graph, self.config.observation_dim
-        ends = (graph.constant([first], np.int64), graph.constant([first + self.chunk_dim], np.int64))
+        return self._first_layer(self.config.observation_dim, self.chunk_dim)
+
+    def _first_layer(self, first: int, count: int) -> str:
+        """Return some rows of the first layer's weights."""
+        graph = self.graph
+        ends = (graph.constant([first], np.int64), graph.constant([first + count], np.int64))
         return graph.op("Slice", graph.weight(f"{ACTOR}.weights.0"), *ends, graph.constant([0], np.int64))
 
     def _column(self, graph: Graph, time: str) -> str:
