@@ -31,14 +31,14 @@ from rql_ros.rehearsing import Rehearsing
 INFERENCE_PATIENCE_S = 2.0
 # A timer that comes later than this many periods is a missed deadline: the robot has been without for a whole one.
 DEADLINE_PERIODS = 2.0
-# Before the critics are asked: who receives the chunk wakes up meanwhile, perhaps on the core that they take for long.
+# Before anything else is done: who receives the chunk wakes up meanwhile, perhaps on the core that would be taken.
 GIVE_WAY_S = 0.0004
 
 
 class ControlLoop:
     """`remark(about, text)` hears what is wrong with a topic, `report(runner)` that there may be news.
 
-    `answered()` is called, with the lock held, when a chunk has left: nobody waits for anything until the next.
+    `answered()` is called, with the lock held, when a plan was taken, a little later: nobody waits until the next.
     `rehearse`: how often the planning thread goes in vain through what the next observation will ask for, before it
     comes (see Rehearsing); 0: not at all.
     """
@@ -59,7 +59,9 @@ class ControlLoop:
         self.lock = RLock()
         self.runner = runner
         self.active = False
-        self.deadlines = Deadlines(runner.contract.period_ns, DEADLINE_PERIODS)
+        period_ns = runner.contract.period_ns
+        self._wait_ns = min(period_ns, runner.contract.observation.max_wait_ns)
+        self.deadlines = Deadlines(self._wait_ns, DEADLINE_PERIODS * period_ns / self._wait_ns)
         self._node = node
         self._remark = remark
         self._report = report
@@ -178,12 +180,7 @@ class ControlLoop:
         self.deadlines.reset()
         if self._lockstep:
             return
-        contract = self.runner.contract
-        waits = min(contract.period_ns, contract.observation.max_wait_ns) / 1e9
-        self._timers = [
-            self._node.create_timer(waits, self._poll),
-            self._node.create_timer(contract.period_ns / 1e9, self._beat),
-        ]
+        self._timers = [self._node.create_timer(self._wait_ns / 1e9, self._watch)]
         if self._commands is not None:
             self._timers.append(self._node.create_timer(1.0 / self._command_rate, self._command))
 
@@ -197,23 +194,29 @@ class ControlLoop:
             if self.active:
                 now = self.now()
                 self.runner.push(topic, message, now, check_future=not self._lockstep)
-                self._poll()
+                self._poll(None if self._lockstep else now)
                 if self._rehearsing is not None:
                     self._rehearsing.heard(topic, message, now)
 
-    def _poll(self) -> None:
+    def _watch(self) -> None:
+        """By the timer: what is missing or too old is noticed although nothing comes."""
+        self.deadlines.called(self.now())
         with self.lock:
-            if not self.active:
-                return
-            before = self.runner.tick
-            self._publish(self.runner.poll(self.time_or_none()))
-            if self._lockstep and self._commands is not None and self.runner.tick not in (None, before):
-                self._command_tick(self.runner.tick)
-            self._report(self.runner)
-            request = self.runner.take_request()
-            if request is not None and self._inference is not None:
-                # Refused while another is being answered: the next observation asks again, and is fresher.
-                self._inference.ask(request)
+            self._poll(self.now())
+
+    def _poll(self, now: int | None) -> None:
+        """With the lock held; `now`: as `time_or_none` says it, since the lock was taken."""
+        if not self.active:
+            return
+        before = self.runner.tick
+        self._publish(self.runner.poll(now))
+        if self._lockstep and self._commands is not None and self.runner.tick not in (None, before):
+            self._command_tick(self.runner.tick)
+        self._report(self.runner)
+        request = self.runner.take_request()
+        if request is not None and self._inference is not None:
+            # Refused while another is being answered: the next observation asks again, and is fresher.
+            self._inference.ask(request)
 
     def _plan(self, request: Request) -> Plan:
         if self._rehearsing is not None:
@@ -229,7 +232,6 @@ class ControlLoop:
             try:
                 self._publish(self.runner.answer(request, answer, now, duration_ns))
                 self._report(self.runner)
-                self._answered()
             except Exception as error:  # whatever it is, the robot stops, and the thread goes on
                 why = f"a plan could not be taken: {type(error).__name__}: {' '.join(str(error).split())}"
                 self._remark("plan", why)
@@ -238,8 +240,19 @@ class ControlLoop:
             if self._rehearsing is not None:
                 self._rehearsing.answered(request, now, self.runner.schedule.next_due())
             actor, wanted = self.runner.actor, self.runner.wants_values()
+        self._give_way(request)
+        with self.lock:
+            if not self.active:
+                return
+            self._answered()
         if wanted and isinstance(answer, Plan) and answer.values is None:
             self._ask_critics(actor, request, answer)
+
+    def _give_way(self, request: Request) -> None:
+        """Wait a little, unless the next observation is about to come: it goes before everything."""
+        until = tick_time(request.tick + 1, self.runner.contract.rate_fraction)
+        if until - self.now() > 2e9 * GIVE_WAY_S and not (self._inference is not None and self._inference.busy):
+            sleep(GIVE_WAY_S)
 
     def _ask_critics(self, actor: Actor, request: Request, plan: Plan) -> None:
         """On the inference thread: what they say of a plan that has left, if there is time before the next tick.
@@ -249,7 +262,6 @@ class ControlLoop:
         if not self._spare.allows(self.now(), tick_time(request.tick + 1, self.runner.contract.rate_fraction)):
             return
         started = perf_counter_ns()
-        sleep(min(GIVE_WAY_S, 0.1 * self.runner.contract.period_ns / 1e9))
         values, trouble = None, ""
         try:
             values = actor.values(request.observation, plan.actions)
@@ -310,9 +322,6 @@ class ControlLoop:
                 command = self.runner.command_at(self._commanded_ns)
                 if command is not None:
                     self._commands.publish(command)
-
-    def _beat(self) -> None:
-        self.deadlines.called(self.now())
 
     def _see_command(self, message: Any) -> None:
         """In shadow: a command of the controller that drives the robot."""

@@ -34,7 +34,8 @@ class Rehearsing:
         self._last: tuple[Request, int, int] | None = None
         # When to begin those that are still to be made; None until that was thought of.
         self._begins: list[int] | None = None
-        self._twin: Rehearsal | None = None
+        # One for each, because a schedule refuses the chunk that it has: the last rehearsal is made with the first.
+        self._twins: list[Rehearsal] = []
 
     def heard(self, topic: str, message: Any, receive_ns: int) -> None:
         """A message of an observation topic has come."""
@@ -57,8 +58,8 @@ class Rehearsing:
             return None
         request, arrived_ns, tick = self._last
         if self._begins is None:
-            if self._twin is None or not self._twin.fits(self._runner, request.generation):
-                self._twin = Rehearsal(self._runner, request.generation)
+            if not self._twins or not all(twin.fits(self._runner, request.generation) for twin in self._twins):
+                self._twins = [Rehearsal(self._runner, request.generation) for _ in range(self._most)]
             self._begins = self._anticipation.begins(tick, perf_counter_ns(), self._most)
         now = perf_counter_ns()
         if self._begins and now < self._begins[0]:
@@ -67,32 +68,33 @@ class Rehearsing:
             self._last = self._begins = None
             self.left_out += 1
             return None
-        self._rehearse(request, arrived_ns)
-        if self._begins:
+        if self._rehearse(self._twins[len(self._begins)], request, arrived_ns) and self._begins:
             return 0.0  # a question that came meanwhile goes first
         self._last = self._begins = None
         return None
 
-    def _rehearse(self, request: Request, arrived_ns: int) -> None:
+    def _rehearse(self, twin: Rehearsal, request: Request, arrived_ns: int) -> bool:
+        """Whether it did not fail."""
         began = perf_counter_ns()
         self.made += 1
         try:
-            self._go_through(request, arrived_ns)
+            self._go_through(twin, request, arrived_ns)
         except Exception as error:
-            self._twin = None
+            self._twins = []
             self.failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
         self._anticipation.took(perf_counter_ns() - began)
+        return bool(self._twins)
 
-    def _go_through(self, request: Request, arrived_ns: int) -> None:
-        if self._twin is None:
-            return
+    def _go_through(self, twin: Rehearsal, request: Request, arrived_ns: int) -> None:
         heard = [
             (topic, deserialize_message(serialize_message(message), type(message)), receive_ns)
             for topic, (message, receive_ns) in list(self._heard.items())
         ]
-        _, chunks = self._twin.make(request, heard, arrived_ns)
+        _, chunks = twin.make(request, heard, arrived_ns)
         for chunk in chunks:
-            serialize_message(self._message(chunk))
+            message = self._message(chunk)
+            if not isinstance(message, bytes):
+                serialize_message(message)
 
     def figures(self) -> dict[str, str]:
         """What became of rehearsals: those left out found no time, because the policy takes nearly a whole period."""

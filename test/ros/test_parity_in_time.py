@@ -226,7 +226,7 @@ class Playing:
                 self._until(lambda count=count: self.heard == count, f"message {count}")  # type: ignore[misc]
         # What still waits for messages waits no longer.
         self.set_time(receive_ns + contract.observation.max_wait_ns)
-        self.node._loop._poll()
+        self.node._loop._poll(self.node._loop.now())
 
     def _until(self, done: Callable[[], bool], what: str) -> None:
         deadline = monotonic() + PATIENCE_S

@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from rql_core.demo.processes import ProcessGroup, node_command
 from rql_ros.messages import fill, message_class, qos_profile
 
 COUNT = 200
+SETTLE_S = 0.5
 TYPES = {"/joint_states": "sensor_msgs/msg/JointState", "/tool_pose": "geometry_msgs/msg/PoseStamped"}
 
 
@@ -33,9 +35,10 @@ def wait_for_recorder(robot: Robot) -> None:
         lambda: min(robot.joints.get_subscription_count(), robot.pose.get_subscription_count()) >= 1,
         "the recorder to subscribe",
     )
-    # The recorder's side of the match may come later: publish until something is on disk is not needed, its service
-    # answers only once its node is up, and discovery goes both ways in the same exchange.
     robot.call("/recorder/record", SetBool.Request(data=True))
+    # The recorder's side of the match comes a little later, and nothing on this side tells of it.
+    settled = monotonic() + SETTLE_S
+    robot.wait(lambda: monotonic() > settled, "discovery to settle")
 
 
 def publish(robot: Robot, count: int = COUNT) -> list[tuple[int, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 
-from rql_core.contract import Contract
+from rql_core.contract import ActionChunk, Contract
 from rql_core.contract.time import NANOSECONDS, tick_time
 from rql_core.runtime.options import Options
 from rql_core.runtime.plan import Plan
 from rql_core.runtime.runner import PolicyRunner, Request
+from rql_ros.controller import chunk_message
 from rql_ros.rehearsing import Rehearsing
 
 MS = 1_000_000
@@ -113,6 +115,26 @@ def test_several_rehearsals_are_made_one_after_another(bench: Bench) -> None:
     assert bench.rehearsing.left_out == 0
 
 
+def test_every_rehearsal_goes_through_to_the_message(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+
+    def chunk_message_counted(contract: Contract) -> Callable[[ActionChunk], Any]:
+        write = chunk_message(contract)
+        return lambda chunk: written.append(chunk.stamp_ns) or write(chunk)
+
+    monkeypatch.setattr("rql_ros.rehearsing.chunk_message", chunk_message_counted)
+    bench.rehearsing = Rehearsing(bench.runner, 3)
+    for tick in range(4):
+        bench.observe_and_answer(tick)
+        for ms in (7.6, 5.6, 3.6):
+            bench.rehearsing.idle()
+            bench.move_to(tick, bench.period - ms)
+            bench.rehearsing.idle()
+    assert bench.rehearsing.figures() == {"rehearsals": "9", "rehearsals left out": "1"}  # after the first
+    assert bench.rehearsing.failure == ""
+    assert written == [tick_time(FIRST + tick, bench.rate) for tick in (1, 2, 3) for _ in range(3)]
+
+
 def test_who_is_woken_too_late_leaves_it_out(bench: Bench) -> None:
     for tick in range(2):
         bench.observe_and_answer(tick)
@@ -145,6 +167,18 @@ def test_a_failure_is_kept_for_diagnostics_and_the_next_one_is_tried(bench: Benc
         bench.rehearsing.idle()
     assert bench.rehearsing.made == 2
     assert bench.rehearsing.figures()["last rehearsal that failed"] == "RuntimeError: the device was lost and more"
+
+
+def test_after_a_failure_no_other_is_tried_for_the_same_observation(bench: Bench) -> None:
+    bench.rehearsing = Rehearsing(bench.runner, 3)
+    bench.actor.fails = True
+    for tick in range(2):
+        bench.observe_and_answer(tick)
+    assert bench.rehearsing.idle() is not None
+    bench.move_to(1, bench.period - 7.6)
+    assert bench.rehearsing.idle() is None
+    assert bench.rehearsing.idle() is None
+    assert bench.rehearsing.made == 1
 
 
 def test_nothing_is_rehearsed_where_no_plan_is_due(bench: Bench) -> None:
