@@ -13,12 +13,12 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from benchmarks.node_figures import ECHO, Turn, figures, missed_goals, table
@@ -42,6 +42,8 @@ MOST_IN_A_TURN = 600
 # Before a turn is measured: the node begins anew, and ramps its commands in for half a second. Once, after the start,
 # for longer, until memory is what it stays at.
 WARM_UP_S, FIRST_WARM_UP_S = 0.75, 2.0
+# After a turn, those that were paused meanwhile announce themselves: after 20 s without, DDS would take them for dead.
+CATCH_UP_S, MOST_SECONDS = 0.5, 12.0
 # Domains up to 101 keep DDS's ports below the range that Linux gives to outgoing connections.
 DOMAINS = 100
 
@@ -145,10 +147,24 @@ class Bench:
             for _ in range(rounds):
                 for rate, subjects in self.subjects.items():
                     for subject in subjects:
-                        turn = subject.measure(min(seconds, MOST_IN_A_TURN / rate), WARM_UP_S)
+                        with self._alone(subject):
+                            turn = subject.measure(min(seconds, MOST_IN_A_TURN / rate), WARM_UP_S)
                         turns[rate][subject.name].append(turn)
                         bar.update()
         return turns
+
+    @contextmanager
+    def _alone(self, measured: Subject) -> Iterator[None]:
+        """Two processes, and no other: a node that rests still wakes up thirty times a second."""
+        others = [each.node for subjects in self.subjects.values() for each in subjects if each is not measured]
+        for node in others:
+            node.pause()
+        try:
+            yield
+        finally:
+            for node in others:
+                node.resume()
+            sleep(CATCH_UP_S)
 
     def rss_mb(self) -> dict[str, float]:
         """The policies' memory now."""
@@ -182,7 +198,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             "(10 flow steps, chunks of 4, planned at every step, ONNX Runtime), and for a node that answers each "
             "observation with a ready-made message of the same size. What the policy adds is the difference of the "
             "medians over the rounds of the 99th percentile; an observation that is not answered counts as infinitely "
-            "late. This process has a core of its own where there are two; nodes that are not measured are inactive."
+            "late. This process has a core of its own where there are two; nodes not measured stand still."
         ),
         epilog=(
             "Examples: python -m benchmarks.bench_node                              # all of it: three minutes\n"
@@ -207,6 +223,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("rounds", "seconds", "threads"):
         if getattr(options, name) <= 0:
             parser.error(f"--{name} is {getattr(options, name)}, expected more than 0")
+    if options.seconds > MOST_SECONDS:
+        parser.error(
+            f"--seconds is {options.seconds:g}, expected at most {MOST_SECONDS:g}: DDS takes a node that stands still "
+            "for 20 s for dead; give more --rounds"
+        )
     if not all(1 <= rate <= 1000 for rate in options.rates):
         parser.error(f"--rates are {options.rates}, expected 1 to 1000 Hz")
     return options
