@@ -94,7 +94,12 @@ class EvaluatorNode(Node):
                 "active, and does it publish on the contract's action topic?"
             )
         # The result may overtake the last observations on their way here.
-        spin_until(executor, lambda: len(self._path) > self._result["steps"] or monotonic() > deadline)
+        spin_until(executor, lambda: len(self._path) > self._result["steps"] or stop.received or monotonic() > deadline)
+        if len(self._path) != self._result["steps"] + 1:
+            raise EvaluationError(
+                f"episode with seed {seed} has {self._result['steps']} steps, but {len(self._path)} observations were "
+                "heard; is there a second publisher, or is the machine too busy?"
+            )
         return EpisodeRecord(
             seed=seed,
             steps=self._result["steps"],

@@ -3,7 +3,8 @@
 The node hands in messages, answers and the time, and publishes what comes back; everything else happens here and is
 tested without ROS. Two ways of running:
 
-- in lockstep a simulation waits for us: planning happens in `poll`, no time passes, nothing is late;
+- in lockstep a simulation waits for us: planning happens in `poll`, no time passes, nothing is late; one that shows
+  the same tick once more has not heard the answer, and gets it again;
 - otherwise `poll` leaves a `Request`, which is planned for elsewhere (InferenceThread), and `answer` takes the plan.
 
 What leaves is made by a Commander. Owned by one thread, or guarded by its owner's lock.
@@ -87,6 +88,9 @@ class PolicyRunner:
         self._measured: tuple[int, npt.NDArray[np.float64] | None] | None = None
         # The node's time when it was last said; in lockstep that of the topics counts alone.
         self._latest_ns: int | None = None
+        # In lockstep: what answered the newest tick, and the topics that have come again since.
+        self._last_answer: list[ActionChunk] = []
+        self._repeated: set[str] = set()
 
     @property
     def filter(self) -> SafetyFilter:
@@ -148,6 +152,7 @@ class PolicyRunner:
 
     def _forget_past(self, start_ns: int | None) -> None:
         self.assembler.reset(start_ns)
+        self._repeated.clear()
         self.rates.forget()
         self.watch.reset()
         self._commander.reset()
@@ -162,6 +167,7 @@ class PolicyRunner:
 
         `check_future`: refuse one that is stamped more than FUTURE_NS after `receive_ns`, the node's own time.
         """
+        duplicates = self.assembler.counts["duplicate"]
         try:
             stamp = self.assembler.push(
                 topic, message, receive_ns, not_after_ns=receive_ns + FUTURE_NS if check_future else None
@@ -172,6 +178,8 @@ class PolicyRunner:
             return
         if stamp is not None:
             self.rates.add(topic, stamp)
+        elif self.assembler.counts["duplicate"] > duplicates:
+            self._repeated.add(topic)
 
     def poll(self, now_ns: int | None) -> list[ActionChunk]:
         """The chunks to publish now. `now_ns` None: wait for complete observations however long it takes."""
@@ -181,6 +189,12 @@ class PolicyRunner:
         if now_ns is not None:
             self.watch.look(now_ns)
             chunks += self._settle(now_ns)
+        elif len(self._repeated) == len(self.contract.observation.topics):
+            # Where two nodes have just discovered each other, what one of them hears first comes a while before what
+            # the other does.
+            self._repeated.clear()
+            self.counts["answered_again"] += bool(self._last_answer)
+            chunks += self._last_answer
         return chunks
 
     def take_request(self) -> Request | None:
@@ -337,6 +351,7 @@ class PolicyRunner:
     def _forget_plans(self) -> None:
         self._generation += 1
         self._request = None
+        self._last_answer = []
 
     def _take(self, tick: Tick, now_ns: int | None) -> list[ActionChunk]:
         if self._previous is not None and tick.index <= self._previous:
@@ -346,6 +361,8 @@ class PolicyRunner:
                 self._commander.clear()
                 self._commander.commanding = False
         self._previous = tick.index
+        self._last_answer = []
+        self._repeated.clear()
         self.watch.take(tick)
         # In lockstep it is the tick's time: the simulation stands until it is answered.
         time_ns = tick.stamp_ns if now_ns is None else now_ns
@@ -374,7 +391,8 @@ class PolicyRunner:
         except Exception as error:  # as on the inference thread: a failure becomes the stop, and latches
             answer = error
         self.latencies.add(perf_counter_ns() - started)
-        return self._answer(request, answer, request.stamp_ns, request.stamp_ns)
+        self._last_answer = self._answer(request, answer, request.stamp_ns, request.stamp_ns)
+        return self._last_answer
 
     def _settle(self, now_ns: int) -> list[ActionChunk]:
         """The stop, where something stands against commanding on."""

@@ -141,7 +141,7 @@ def stop_velocity(joint: JointSteps, second: float, last: float, steps: int | No
 def _straight_stop(joint: JointSteps, speed: float, change: float) -> list[float]:
     """The speeds of the stop until rest, from within the limits: the change has but to fall and to rise again.
 
-    None where something else has to be done before. A chunk at 200 Hz ends in some forty steps for every joint, and to
+    Empty where something else has to be done before. A chunk at 200 Hz ends in some forty steps for every joint, and to
     ask `stopping_change` for each takes longer than a small network.
     """
     acceleration, jerk, slack, fastest = joint.acceleration, joint.jerk, joint.tolerance, joint.upper

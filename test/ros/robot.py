@@ -40,7 +40,8 @@ class Robot:
         self.executor.add_node(self.node)
         self.joints = self.node.create_publisher(JointState, "/joint_states", STREAM)
         self.pose = self.node.create_publisher(PoseStamped, "/tool_pose", STREAM)
-        self.node.create_subscription(JointTrajectory, contract.action.topic, self._receive, STREAM)
+        self.commands: Any = None
+        self.listen()
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnose, STREAM)
 
     def close(self) -> None:
@@ -54,6 +55,16 @@ class Robot:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def listen(self) -> None:
+        """Take commands."""
+        self.commands = self.node.create_subscription(
+            JointTrajectory, self.contract.action.topic, self._receive, STREAM
+        )
+
+    def turn_a_deaf_ear(self) -> None:
+        """Take no commands until `listen`."""
+        self.node.destroy_subscription(self.commands)
 
     def _receive(self, message: JointTrajectory) -> None:
         self.chunks.append(decode_chunk(self.contract, message, 1))

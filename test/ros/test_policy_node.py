@@ -131,6 +131,41 @@ def test_joints_in_another_order_give_the_same_chunk(robot: Robot, group: Proces
     assert (first.actions != other.actions).any()
 
 
+def test_in_lockstep_a_simulation_that_could_not_hear_yet_is_answered_when_it_shows_the_tick_again(
+    robot: Robot, group: ProcessGroup, checkpoint: Path
+) -> None:
+    group.start("policy", node_command("policy_node", checkpoint=checkpoint, lockstep=True, seed=3))
+    robot.wait_until_heard()
+    robot.wait(lambda: robot.call("/policy_node/reset").success, "an active node")
+    stamp = robot.now_tick()
+    robot.turn_a_deaf_ear()
+    said = len(robot.diagnostics)
+    robot.publish(stamp)
+    robot.wait(
+        lambda: any(
+            value.key == "chunks" and value.value == "1"
+            for status in robot.diagnostics[said:]
+            for value in status.values
+        ),
+        "an answer that nobody hears",
+    )
+    robot.listen()
+    for count in (1, 2):
+        robot.wait_for_readers()
+        shown = monotonic()
+
+        def heard(count: int = count) -> bool:
+            nonlocal shown
+            if monotonic() - shown > 0.5:  # as the bridge does
+                shown = monotonic()
+                robot.publish(stamp)
+            return len(plans(robot)) >= count
+
+        robot.wait(heard, "the answer")
+    assert plans(robot)[0].stamp_ns == stamp
+    np.testing.assert_array_equal(plans(robot)[0].actions, plans(robot)[1].actions)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

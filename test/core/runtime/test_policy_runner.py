@@ -25,9 +25,12 @@ from runner_script import (
     tool,
 )
 
-from rql_core.contract import Contract, parse_contract
+from rql_core.contract import ActionChunk, Contract, parse_contract
 from rql_core.contract.time import tick_time
 from rql_core.errors import ConfigError
+from rql_core.runtime.options import Options
+from rql_core.runtime.plan import Plan
+from rql_core.runtime.runner import PolicyRunner
 
 
 @pytest.fixture
@@ -79,6 +82,43 @@ def test_the_actor_sees_the_observation_of_the_tick_it_answers(contract: Contrac
 def test_a_replan_every_beyond_the_horizon_is_refused(contract: Contract, replan_every: int) -> None:
     with pytest.raises(ConfigError, match=rf"replan_every is {replan_every}, expected 0 .* to 4"):
         make(contract, Script(), replan_every)
+
+
+def test_in_lockstep_an_observation_that_comes_again_is_answered_with_the_same_chunk(contract: Contract) -> None:
+    """The simulation was heard before it could hear, and would wait for ever."""
+    actor = Script()
+    runner = make(contract, actor)
+
+    def show(at: float) -> list[ActionChunk]:
+        runner.push("/joints", joints(at, 0.5), START)
+        before = runner.poll(None)
+        runner.push("/tool", tool(at, 0.25), START)
+        return before + runner.poll(None)
+
+    (chunk,) = show(0)
+    for _ in range(2):
+        (again,) = show(0)
+        np.testing.assert_array_equal(again.actions, chunk.actions)
+        assert again.stamp_ns == chunk.stamp_ns
+    assert len(actor.seen) == 1
+    assert runner.counts["answered_again"] == 2
+    assert show(50) == show(50) == []  # no plan is due there, and its command was heard
+    runner.reset()
+    assert len(show(50)) == 1
+    runner.estop(None, "a test")
+    assert show(50) == []  # what was planned before the stop does not come back
+
+
+def test_beside_a_clock_an_observation_that_comes_again_is_not_answered(contract: Contract) -> None:
+    runner = PolicyRunner(contract, Script(), Options("open_loop", lockstep=False))
+    for _ in range(3):
+        runner.push("/joints", joints(0, 0.5), START)
+        runner.push("/tool", tool(0, 0.25), START)
+        assert runner.poll(START) == []
+        request = runner.take_request()
+        if request is not None:
+            assert len(runner.answer(request, Plan(np.zeros((4, 1))), START + MS, MS)) == 1
+    assert runner.assembler.counts["duplicate"] == 4
 
 
 def test_commands_leave_inside_the_limits(contract: Contract) -> None:
