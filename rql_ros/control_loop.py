@@ -23,7 +23,7 @@ from rql_core.runtime.latency import Deadlines
 from rql_core.runtime.plan import Actor, Plan
 from rql_core.runtime.runner import PolicyRunner, Request
 from rql_core.runtime.spare_time import SpareTime
-from rql_ros.controller import ChunkPublisher, CommandPublisher, subscribe_observations
+from rql_ros.controller import Audience, ChunkPublisher, CommandPublisher, subscribe_observations
 from rql_ros.messages import message_class, qos_profile
 from rql_ros.rehearsing import Rehearsing
 
@@ -54,6 +54,7 @@ class ControlLoop:
         report: Callable[[PolicyRunner], None],
         answered: Callable[[], None] = lambda: None,
         rehearse: int = 0,
+        min_subscribers: int = 0,
     ) -> None:
         """Make publishers and subscriptions; raises ContractError for messages that can only be recorded."""
         self.lock = RLock()
@@ -82,6 +83,8 @@ class ControlLoop:
                 self._chunks = ChunkPublisher(node, contract, remark)
             if output in ("command", "both"):
                 self._commands = CommandPublisher(node, contract)
+        publishers = [publisher for publisher in (self._chunks, self._commands) if publisher is not None]
+        self.audience = Audience(min_subscribers, publishers)
         self._observing += subscribe_observations(node, contract, self._observe, remark)
         self._inference: InferenceThread[Request, Plan] | None = None
         self._rehearsing: Rehearsing | None = None
@@ -191,7 +194,7 @@ class ControlLoop:
 
     def _observe(self, topic: str, message: Any) -> None:
         with self.lock:
-            if self.active:
+            if self.active and self.audience.there():
                 now = self.now()
                 self.runner.push(topic, message, now, check_future=not self._lockstep)
                 self._poll(None if self._lockstep else now)

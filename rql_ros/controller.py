@@ -6,7 +6,7 @@ set the parameters `seed` and `episode_start_ns`, then call `~/reset`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -68,6 +68,10 @@ class ChunkPublisher:
     def publish(self, chunk: ActionChunk) -> None:
         self._publisher.publish(self._message(chunk))
 
+    def readers(self) -> int:
+        """How many will get what is published now."""
+        return int(self._publisher.get_subscription_count())
+
     def destroy(self, node: Node) -> None:
         node.destroy_publisher(self._publisher)
 
@@ -82,8 +86,50 @@ class CommandPublisher:
     def publish(self, command: npt.NDArray[np.float64]) -> None:
         self._publisher.publish(labelled(self._names, command.tolist()))
 
+    def readers(self) -> int:
+        """How many will get what is published now."""
+        return int(self._publisher.get_subscription_count())
+
     def destroy(self, node: Node) -> None:
         node.destroy_publisher(self._publisher)
+
+
+def declare_min_subscribers(node: Node) -> int:
+    """The parameter of Audience."""
+    return int(
+        declare(
+            node,
+            "min_subscribers",
+            0,
+            "look at no observation until so many read the commands, such as a recorder beside the robot; 0: at once",
+            bounds=(0, 100),
+        )
+    )
+
+
+class Audience:
+    """Whether enough read the commands: two nodes that have just discovered each other may not hear each other yet.
+
+    Once enough have been there, it says so for ever: whoever leaves does not stop a robot.
+    """
+
+    def __init__(self, least: int, publishers: Sequence[ChunkPublisher | CommandPublisher]) -> None:
+        """`least`: of each of the `publishers`."""
+        self._least = least
+        self._publishers = publishers
+
+    def there(self) -> bool:
+        """Whether they are, or were."""
+        if self._least and all(publisher.readers() >= self._least for publisher in self._publishers):
+            self._least = 0
+        return self._least == 0
+
+    def missing(self) -> str:
+        """What is waited for; empty where nothing is."""
+        if self.there():
+            return ""
+        found = min(publisher.readers() for publisher in self._publishers)
+        return f"waiting: {found} of {self._least} readers of the commands are there (min_subscribers)"
 
 
 def subscribe_observations(

@@ -14,7 +14,7 @@ from rclpy.node import Node
 from rql_core.contract import load_contract
 from rql_core.runtime.runner import PolicyRunner
 from rql_core.sim.actor import DemonstratorActor
-from rql_ros.controller import ChunkPublisher, EpisodeControl, subscribe_observations
+from rql_ros.controller import Audience, ChunkPublisher, EpisodeControl, declare_min_subscribers, subscribe_observations
 from rql_ros.parameters import declare, require
 from rql_ros.running import run_node
 
@@ -33,10 +33,13 @@ class DemonstratorNode(Node):
         self._control = EpisodeControl(self, lambda: self)
         self.runner.reset(self._control.seed())
         self._chunks = ChunkPublisher(self, contract)
+        self._audience = Audience(declare_min_subscribers(self), [self._chunks])
         self._subscriptions_kept = subscribe_observations(self, contract, self._observe)
         self.get_logger().info(f"playing {world} with contract {contract.name!r}, seed {self._control.seed()}")
 
     def _observe(self, topic: str, message: Any) -> None:
+        if not self._audience.there():
+            return
         self.runner.push(topic, message, self.get_clock().now().nanoseconds)
         for chunk in self.runner.poll(None):
             self._chunks.publish(chunk)

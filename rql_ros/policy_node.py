@@ -124,6 +124,7 @@ class PolicyNode(LifecycleNode):
             report=self._reports.news,
             answered=self._chunk_left,
             rehearse=int(self._value("rehearse")),
+            min_subscribers=int(self._value("min_subscribers")),
         )
         self._policy, self._checkpoint = policy, checkpoint
         self.get_logger().info(
@@ -357,6 +358,8 @@ class PolicyNode(LifecycleNode):
             return Health("stale", f"inactive{kept}", dict(self._remarks))
         health = health_of(runner, loop.now())
         values = health.values | loop.figures() | self._remarks
+        if not runner.needs_rearm and (missing := loop.audience.missing()):
+            return Health("warn", missing, values)
         trouble = self._trouble(loop)
         if trouble and health.level == "ok":
             return Health("warn", trouble, values)

@@ -14,6 +14,7 @@ from rclpy.parameter import Parameter
 from rql_core.acting import Acting
 from rql_core.errors import RqlError
 from rql_core.runtime.options import Options
+from rql_ros.controller import declare_min_subscribers
 from rql_ros.parameters import declare, require
 from rql_ros.policy_choices import BACKENDS, GUIDANCE, INTERPOLATIONS, MODES, MONITORS, OUTPUTS
 
@@ -108,6 +109,7 @@ def declare_parameters(node: Node) -> None:
     declare(node, "on_trigger", False, "command nothing but for run_limit after each call of ~/run")
     declare(node, "run_limit", 10.0, "s; how long ~/run commands", bounds=(0.1, 86_400.0), **live)
     declare(node, "lockstep", False, "wait for complete observations however long: for simulation that waits for us")
+    declare_min_subscribers(node)
     declare(node, "autostart", True, "configure and activate at start")
 
 

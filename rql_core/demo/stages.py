@@ -121,7 +121,11 @@ def record(demo: Demo) -> None:
             ),
         )
         group.start(
-            "demonstrator", node_command("demonstrator_node", **demo.common(), world=settings.world, seed=settings.seed)
+            "demonstrator",
+            # The bridge and the recorder, so that no action is missing in the bags.
+            node_command(
+                "demonstrator_node", **demo.common(), world=settings.world, seed=settings.seed, min_subscribers=2
+            ),
         )
         group.start(
             "bridge",

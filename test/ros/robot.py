@@ -62,6 +62,10 @@ class Robot:
             JointTrajectory, self.contract.action.topic, self._receive, STREAM
         )
 
+    def commands_have(self, readers: int) -> bool:
+        """Whether so many read the commands, as this side sees it."""
+        return self.node.count_subscribers(self.contract.action.topic) == readers
+
     def turn_a_deaf_ear(self) -> None:
         """Take no commands until `listen`."""
         self.node.destroy_subscription(self.commands)

@@ -33,7 +33,9 @@ def bag(tmp_path_factory: pytest.TempPathFactory, contract_path: Path, checkpoin
     folder = tmp_path_factory.mktemp("parity")
     with ProcessGroup(folder / "logs") as group:
         group.start("recorder", node_command("recorder_node", contract=contract_path, output=folder / "bags"))
-        group.start("policy", node_command("policy_node", checkpoint=checkpoint, lockstep=True, seed=4))
+        group.start(
+            "policy", node_command("policy_node", checkpoint=checkpoint, lockstep=True, seed=4, min_subscribers=2)
+        )
         group.start(
             "bridge",
             node_command(

@@ -63,6 +63,22 @@ def test_an_observation_is_answered_with_a_chunk_of_its_time_inside_the_limits(
     assert_safe(robot)
 
 
+def test_nothing_is_commanded_until_as_many_read_the_commands_as_were_asked_for(
+    robot: Robot, group: ProcessGroup, checkpoint: Path
+) -> None:
+    group.start("policy", node_command("policy_node", checkpoint=checkpoint, min_subscribers=2))
+    robot.stream(lambda: any("1 of 2 readers of the commands" in status.message for status in robot.diagnostics))
+    assert not robot.chunks
+    with Robot(robot.contract) as recorder:
+        robot.stream(lambda: bool(robot.chunks))
+        recorder.wait(lambda: bool(recorder.chunks), "the first chunk")
+        assert recorder.chunks[0].stamp_ns == robot.chunks[0].stamp_ns
+    # Whoever leaves does not stop a robot.
+    robot.wait(lambda: robot.commands_have(1), "the second reader to be gone")
+    count = len(robot.chunks)
+    robot.stream(lambda: len(robot.chunks) > count + 1)
+
+
 def test_when_a_topic_falls_silent_the_safe_command_goes_out_and_diagnostics_name_the_topic(
     robot: Robot, group: ProcessGroup, checkpoint: Path, tmp_path: Path
 ) -> None:
