@@ -196,10 +196,10 @@ class ControlLoop:
         with self.lock:
             if self.active and self.audience.there():
                 now = self.now()
-                self.runner.push(topic, message, now, check_future=not self._lockstep)
-                self._poll(None if self._lockstep else now)
                 if self._rehearsing is not None:
                     self._rehearsing.heard(topic, message, now)
+                self.runner.push(topic, message, now, check_future=not self._lockstep)
+                self._poll(None if self._lockstep else now)
 
     def _watch(self) -> None:
         """By the timer: what is missing or too old is noticed although nothing comes."""
@@ -241,7 +241,7 @@ class ControlLoop:
                 self.estop(why)
                 return
             if self._rehearsing is not None:
-                self._rehearsing.answered(request, now, self.runner.schedule.next_due())
+                self._rehearsing.answered(request, answer, now, self.runner.schedule.next_due())
             actor, wanted = self.runner.actor, self.runner.wants_values()
         self._give_way(request)
         with self.lock:

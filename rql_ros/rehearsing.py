@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
 from rclpy.serialization import deserialize_message, serialize_message
 
-from rql_core.runtime.anticipation import Anticipation
+from rql_core.runtime.anticipation import Anticipation, Begin
+from rql_core.runtime.plan import Plan
 from rql_core.runtime.rehearsal import Rehearsal
 from rql_core.runtime.runner import PolicyRunner, Request
 from rql_ros.controller import chunk_message
+
+
+@dataclass(frozen=True)
+class _Last:
+    """What was asked and answered last, when the answer came, and the tick of the next question."""
+
+    request: Request
+    plan: Plan
+    arrived_ns: int
+    next_tick: int
 
 
 class Rehearsing:
@@ -29,68 +41,78 @@ class Rehearsing:
         self._anticipation = Anticipation(runner.contract.rate_fraction)
         self._message = chunk_message(runner.contract)
         self._heard: dict[str, tuple[Any, int]] = {}
-        self._began_ns = 0
-        # The last request, when its plan had come, and the tick of the next; None once it was rehearsed.
-        self._last: tuple[Request, int, int] | None = None
+        self._heard_ns = self._began_ns = 0
+        self._last: _Last | None = None  # None once it was rehearsed
         # When to begin those that are still to be made; None until that was thought of.
-        self._begins: list[int] | None = None
+        self._begins: list[Begin] | None = None
+        self._first = True
         # One for each, because a schedule refuses the chunk that it has: the last rehearsal is made with the first.
         self._twins: list[Rehearsal] = []
 
     def heard(self, topic: str, message: Any, receive_ns: int) -> None:
         """A message of an observation topic has come."""
+        self._heard_ns = perf_counter_ns()
         self._heard[topic] = message, receive_ns
 
     def asked(self, request: Request) -> None:
         """A plan is about to be made."""
-        self._began_ns = perf_counter_ns()
+        self._began_ns = self._heard_ns
         self._anticipation.observed(request.tick, self._began_ns)
         self._last = self._begins = None
 
-    def answered(self, request: Request, arrived_ns: int, due: int | None) -> None:
+    def answered(self, request: Request, answer: Plan | Exception, arrived_ns: int, due: int | None) -> None:
         """What was planned has left, at the node's time `arrived_ns`; the next is due at the tick `due`, if any is."""
-        self._anticipation.took(perf_counter_ns() - self._began_ns)
-        self._last = None if due is None else (request, arrived_ns, max(due, request.tick + 1))
+        self._anticipation.answered(perf_counter_ns() - self._began_ns)
+        if due is not None and isinstance(answer, Plan):
+            self._last = _Last(request, answer, arrived_ns, max(due, request.tick + 1))
 
     def idle(self) -> float | None:
         """Nobody asks: s until it is time to rehearse, which is done then; None where it is not to be done."""
-        if self._last is None:
+        last = self._last
+        if last is None:
             return None
-        request, arrived_ns, tick = self._last
-        if self._begins is None:
-            if not self._twins or not all(twin.fits(self._runner, request.generation) for twin in self._twins):
-                self._twins = [Rehearsal(self._runner, request.generation) for _ in range(self._most)]
-            self._begins = self._anticipation.begins(tick, perf_counter_ns(), self._most)
         now = perf_counter_ns()
-        if self._begins and now < self._begins[0]:
-            return (self._begins[0] - now) / 1e9
-        if not self._begins or now > self._begins.pop(0) + self._anticipation.margin_ns // 2:
+        if self._begins is None:
+            if not self._twins or not all(twin.fits(self._runner, last.request.generation) for twin in self._twins):
+                self._twins = [Rehearsal(self._runner, last.request.generation) for _ in range(self._most)]
+            self._begins = self._anticipation.begins(last.next_tick, now, self._most)
+            self._first = True
+        # Whoever was woken too late for one may be in time for the next.
+        while self._begins and now > self._begins[0].time_ns + self._anticipation.margin_ns // 2:
+            self._begins.pop(0)
+        if not self._begins:
+            self.left_out += self._first
             self._last = self._begins = None
-            self.left_out += 1
             return None
-        if self._rehearse(self._twins[len(self._begins)], request, arrived_ns) and self._begins:
+        if now < self._begins[0].time_ns:
+            return (self._begins[0].time_ns - now) / 1e9
+        begin = self._begins.pop(0)
+        if self._rehearse(self._twins[len(self._begins)], last, whole=begin.whole) and self._begins:
             return 0.0  # a question that came meanwhile goes first
         self._last = self._begins = None
         return None
 
-    def _rehearse(self, twin: Rehearsal, request: Request, arrived_ns: int) -> bool:
+    def _rehearse(self, twin: Rehearsal, last: _Last, *, whole: bool) -> bool:
         """Whether it did not fail."""
         began = perf_counter_ns()
         self.made += 1
         try:
-            self._go_through(twin, request, arrived_ns)
+            self._go_through(twin, last, None if whole else last.plan)
         except Exception as error:
             self._twins = []
             self.failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        self._anticipation.took(perf_counter_ns() - began)
-        return bool(self._twins)
+            return False
+        now = perf_counter_ns()
+        self._anticipation.rehearsed(now, now - began, first=self._first, whole=whole)
+        self._first = False
+        return True
 
-    def _go_through(self, twin: Rehearsal, request: Request, arrived_ns: int) -> None:
+    def _go_through(self, twin: Rehearsal, last: _Last, known: Plan | None) -> None:
         heard = [
             (topic, deserialize_message(serialize_message(message), type(message)), receive_ns)
             for topic, (message, receive_ns) in list(self._heard.items())
         ]
-        _, chunks = twin.make(request, heard, arrived_ns)
+        _, chunks = twin.make(last.request, heard, last.arrived_ns, known)
         for chunk in chunks:
             message = self._message(chunk)
             if not isinstance(message, bytes):

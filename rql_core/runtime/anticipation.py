@@ -7,17 +7,50 @@ times as long as right after it was done before (docs/speed.md).
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from fractions import Fraction
 
-from rql_core.contract.time import tick_time
+from rql_core.contract.time import NANOSECONDS, tick_time
 from rql_core.errors import ConfigError
 
-# The earliest of so many observations is expected again, and the longest of so many rehearsals.
+# The earliest of so many observations is expected again.
 WINDOW = 8
-# Between the expected end of rehearsals and the observation: what is warm stays so for some ms, and an observation that
-# comes during a rehearsal waits for them. At most a share of the period, so that at high rates there is time.
-MARGIN_NS = 2_000_000
-MARGIN_PERIODS = 0.25
+# Of so many rehearsals one in four may take longer than is expected; the margin is for those.
+REHEARSALS, EXPECTED = 16, 3 / 4
+# How long rehearsals took is forgotten when none was made for so long: where they do not fit, because they were slow
+# once, one is tried again, but so seldom that the observations which may wait for it are rare.
+FORGET_NS = 2 * NANOSECONDS
+# Between the expected end of rehearsals and the observation: what is warm stays so for a ms or two, and an observation
+# that comes during a rehearsal waits for it. At most a share of the period, so that at high rates there is time.
+MARGIN_NS = 1_000_000
+MARGIN_PERIODS = 0.2
+
+
+@dataclass(frozen=True)
+class Begin:
+    """When to begin a rehearsal, in ns, and whether it goes through the network, or only through all else."""
+
+    time_ns: int
+    whole: bool = True
+
+
+class _Durations:
+    """How long one kind of rehearsal takes."""
+
+    def __init__(self) -> None:
+        self._took_ns: deque[int] = deque(maxlen=REHEARSALS)
+        self._last_ns = 0
+
+    def add(self, now_ns: int, duration_ns: int) -> None:
+        self._took_ns.append(duration_ns)
+        self._last_ns = now_ns
+
+    def expected_ns(self, now_ns: int, unknown_ns: int) -> int:
+        if now_ns - self._last_ns > FORGET_NS:
+            self._took_ns.clear()
+        if not self._took_ns:
+            return max(1, unknown_ns)
+        return max(1, sorted(self._took_ns)[round(EXPECTED * (len(self._took_ns) - 1))])
 
 
 class Anticipation:
@@ -36,7 +69,9 @@ class Anticipation:
             raise ConfigError(f"margin_ns is {margin_ns}, expected at least 0")
         # By how much the clock is ahead of the ticks' times when their observations come.
         self._ahead_ns: deque[int] = deque(maxlen=WINDOW)
-        self._took_ns: deque[int] = deque(maxlen=WINDOW)
+        self._answers_ns: deque[int] = deque(maxlen=WINDOW)
+        # The first is the one that fetches everything from memory.
+        self._first, self._later, self._partial = _Durations(), _Durations(), _Durations()
 
     def observed(self, tick: int, now_ns: int) -> None:
         """The observation of a tick has come."""
@@ -45,17 +80,32 @@ class Anticipation:
             self._ahead_ns.clear()  # the ticks' clock was set, or stood still
         self._ahead_ns.append(ahead)
 
-    def took(self, duration_ns: int) -> None:
-        """An observation was answered, or a rehearsal made, in so long."""
-        self._took_ns.append(duration_ns)
+    def answered(self, duration_ns: int) -> None:
+        """An observation was answered in so long."""
+        self._answers_ns.append(duration_ns)
 
-    def begins(self, tick: int, now_ns: int, most: int) -> list[int]:
-        """When to begin each rehearsal for the observation of a tick: `most` of them, or as many as there is time for
-        from now on; none where nothing is known either.
+    def rehearsed(self, now_ns: int, duration_ns: int, *, first: bool = True, whole: bool = True) -> None:
+        """A rehearsal took so long and ended now: whether it was the first for its observation, and a whole one."""
+        durations = self._partial if not whole else self._first if first else self._later
+        durations.add(now_ns, duration_ns)
+
+    def begins(self, tick: int, now_ns: int, most: int) -> list[Begin]:
+        """When to begin each rehearsal for the observation of a tick.
+
+        `most` of them, or as many as there is time for from now on; where there is not enough for one, a partial one;
+        none where nothing is known.
         """
-        if len(self._ahead_ns) < 2 or not self._took_ns:
+        if len(self._ahead_ns) < 2 or not self._answers_ns or most < 1:
             return []
-        longest = max(1, *self._took_ns)
         end = tick_time(tick, self._rate) + min(self._ahead_ns) - self.margin_ns
-        times = min(most, max(0, (end - now_ns) // longest))
-        return [end - left * longest for left in range(times, 0, -1)]
+        # An answer that was made without rehearsals takes longer than what follows it at once.
+        fastest = min(self._answers_ns)
+        first = self._first.expected_ns(now_ns, fastest)
+        later = self._later.expected_ns(now_ns, first)
+        left = end - now_ns - first
+        if left >= 0:
+            more = min(most - 1, left // later)
+            lasts = [end - number * later for number in range(more, 0, -1)]
+            return [Begin(time) for time in (end - more * later - first, *lasts)]
+        partial = self._partial.expected_ns(now_ns, fastest // 2)
+        return [Begin(end - partial, whole=False)] if end - now_ns >= partial else []

@@ -31,17 +31,22 @@ class Rehearsal:
         return alike and generation == self._generation and self._commander.filter.latched is None
 
     def make(
-        self, request: Request, heard: Iterable[tuple[str, Any, int]], arrived_ns: int
+        self,
+        request: Request,
+        heard: Iterable[tuple[str, Any, int]],
+        arrived_ns: int,
+        known: Plan | None = None,
     ) -> tuple[Plan | None, list[ActionChunk]]:
         """The plan and the chunks that would leave, for a request whose plan arrived at `arrived_ns`.
 
-        `heard`: the topics, messages and times of reception that the request came of. No plan where the actor cannot
-        rehearse. Raises what the actor raises, and ContractError.
+        `heard`: the topics, messages and times of reception that the request came of. `known`: the plan, where the
+        actor is to be left out. No plan where the actor cannot rehearse. Raises what the actor raises, and
+        ContractError.
         """
         for topic, message, receive_ns in heard:
             self._assembler.push(topic, message, receive_ns)
         self._assembler.take(arrived_ns)
         if not isinstance(self._actor, Rehearsing):
             return None, []
-        plan = self._actor.rehearse(request.observation, request.guide)
+        plan = known or self._actor.rehearse(request.observation, request.guide)
         return plan, self._commander.leave(request, plan.actions, arrived_ns, arrived_ns)
