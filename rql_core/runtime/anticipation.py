@@ -15,8 +15,9 @@ from rql_core.errors import ConfigError
 
 # The earliest of so many observations is expected again.
 WINDOW = 8
-# Of so many rehearsals one in four may take longer than is expected; the margin is for those.
-REHEARSALS, EXPECTED = 16, 3 / 4
+# Of so many rehearsals one in ten may take longer than is expected, and where there is less time one in four; the
+# margin is for those.
+REHEARSALS, EXPECTED, EXPECTED_IN_HASTE = 16, 0.9, 0.75
 # How long rehearsals took is forgotten when none was made for so long: where they do not fit, because they were slow
 # once, one is tried again, but so seldom that the observations which may wait for it are rare.
 FORGET_NS = 2 * NANOSECONDS
@@ -45,12 +46,16 @@ class _Durations:
         self._took_ns.append(duration_ns)
         self._last_ns = now_ns
 
-    def expected_ns(self, now_ns: int, unknown_ns: int) -> int:
+    def expected_ns(self, now_ns: int, unknown_ns: int, share: float) -> int:
         if now_ns - self._last_ns > FORGET_NS:
             self._took_ns.clear()
         if not self._took_ns:
             return max(1, unknown_ns)
-        return max(1, sorted(self._took_ns)[round(EXPECTED * (len(self._took_ns) - 1))])
+        return max(1, sorted(self._took_ns)[round(share * (len(self._took_ns) - 1))])
+
+    @property
+    def longest_ns(self) -> int:
+        return max(self._took_ns, default=0)
 
 
 class Anticipation:
@@ -93,19 +98,21 @@ class Anticipation:
         """When to begin each rehearsal for the observation of a tick.
 
         `most` of them, or as many as there is time for from now on; where there is not enough for one, a partial one;
-        none where nothing is known.
+        none where nothing is known. The first begins early enough to take as long as the longest of late, if it can:
+        otherwise the one after it would be left out then.
         """
         if len(self._ahead_ns) < 2 or not self._answers_ns or most < 1:
             return []
         end = tick_time(tick, self._rate) + min(self._ahead_ns) - self.margin_ns
         # An answer that was made without rehearsals takes longer than what follows it at once.
         fastest = min(self._answers_ns)
-        first = self._first.expected_ns(now_ns, fastest)
-        later = self._later.expected_ns(now_ns, first)
-        left = end - now_ns - first
-        if left >= 0:
-            more = min(most - 1, left // later)
-            lasts = [end - number * later for number in range(more, 0, -1)]
-            return [Begin(time) for time in (end - more * later - first, *lasts)]
-        partial = self._partial.expected_ns(now_ns, fastest // 2)
+        for share, least in ((EXPECTED, most), (EXPECTED_IN_HASTE, 1)):
+            first = self._first.expected_ns(now_ns, fastest, share)
+            later = self._later.expected_ns(now_ns, first, share)
+            number = min(most, 1 + (end - now_ns - first) // later)
+            if number >= least:
+                lasts = [end - left * later for left in range(number - 1, 0, -1)]
+                begin = end - (number - 1) * later - max(first, self._first.longest_ns)
+                return [Begin(time) for time in (max(now_ns, begin), *lasts)]
+        partial = self._partial.expected_ns(now_ns, fastest // 2, EXPECTED_IN_HASTE)
         return [Begin(end - partial, whole=False)] if end - now_ns >= partial else []

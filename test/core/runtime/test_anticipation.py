@@ -46,12 +46,22 @@ def test_it_is_over_a_margin_before_the_earliest_observation_of_late() -> None:
     assert begins_ms(anticipation, 10) == pytest.approx([0.4 - MARGIN_NS / MS - 2])
 
 
-def test_it_takes_as_long_as_three_of_four_did() -> None:
+def test_it_takes_as_long_as_most_did() -> None:
     anticipation = seen(0.5, 0.5, margin_ns=0)
     anticipation.answered(2 * MS)
-    for took in (5, 1, 1, 3, 1):
-        anticipation.rehearsed(at_ms(1, 0), took * MS)
-    assert begins_ms(anticipation, 2) == pytest.approx([0.5 - 3])
+    for first in (True, False):
+        for took in (1, 2, 1, 6, 1, 1, 3, 1, 5, 1, 1):  # sorted: seven times 1, 2, 3, 5, 6
+            anticipation.rehearsed(at_ms(1, 0), took * MS, first=first)
+    # Nine of ten, and the first begins as if it took as long as the longest.
+    assert begins_ms(anticipation, 2) == pytest.approx([0.5 - 6])
+    assert begins_ms(anticipation, 2, now_ms=-5.0) == pytest.approx([-5.0])
+    assert begins_ms(anticipation, 2, most=2) == pytest.approx([0.5 - 5 - 6, 0.5 - 5])
+    assert begins_ms(anticipation, 2, most=2, now_ms=-9.5) == pytest.approx([-9.5, 0.5 - 5])
+    # Three of four where there is less time, and so more of them.
+    assert begins_ms(anticipation, 2, now_ms=-4.4) == pytest.approx([-4.4])
+    assert begins_ms(anticipation, 2, most=2, now_ms=-9.4) == pytest.approx([0.5 - 3 - 6, 0.5 - 3])
+    assert begins_ms(anticipation, 2, most=2, now_ms=-5.5) == pytest.approx([-5.5, 0.5 - 3])
+    assert begins_ms(anticipation, 2, most=2, now_ms=-5.4) == pytest.approx([-5.4])
     for _ in range(REHEARSALS):
         anticipation.rehearsed(at_ms(1, 0), MS)
     assert begins_ms(anticipation, 2) == pytest.approx([0.5 - 1])
