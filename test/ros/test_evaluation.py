@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rql_core.contract import Contract
-from rql_core.demo.processes import ProcessGroup, node_command
+from rql_core.demo.processes import ProcessError, ProcessGroup, node_command
 from rql_core.evaluation.results import read_evaluation
 from rql_core.evaluation.rollout import contract_session, evaluate
 from rql_core.runtime.policy import DeployedPolicy
@@ -91,5 +91,20 @@ def test_without_a_controller_it_ends_in_one_line_and_writes_nothing(
         "evaluator", node_command("evaluator_node", contract=contract_path, output=output, episodes=1, timeout=10.0)
     )
     with pytest.raises(Exception, match="evaluator ended with status 1: error: service policy_node/"):
+        group.wait("evaluator")
+    assert not output.exists()
+
+
+def test_an_episode_that_the_evaluator_did_not_hear_all_of_is_an_error(
+    group: ProcessGroup, contract_path: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "evaluation.json"
+    common: dict[str, object] = {"contract": contract_path}
+    bridge = node_command("mujoco_bridge_node", **common, world="planar_arm", mode="lockstep", paused=True)
+    group.start("bridge", bridge)
+    group.start("controller", node_command("demonstrator_node", name="expert", **common, world="planar_arm"))
+    evaluator = node_command("evaluator_node", **common, controller="expert", output=output, episodes=1, timeout=15.0)
+    group.start("evaluator", [*evaluator, "-r", "/tool_pose:=/nowhere"])
+    with pytest.raises(ProcessError, match=r"has \d+ steps, but 0 observations were heard"):
         group.wait("evaluator")
     assert not output.exists()
