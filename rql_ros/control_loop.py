@@ -31,6 +31,9 @@ from rql_ros.rehearsing import Rehearsing
 INFERENCE_PATIENCE_S = 2.0
 # A timer that comes later than this many periods is a missed deadline: the robot has been without for a whole one.
 DEADLINE_PERIODS = 2.0
+# Making a chunk anew takes about as long as it took at first, which is allowed for; what is late twice is on a machine
+# that cannot keep up, and what leaves then is counted.
+ATTEMPTS = 2
 # Before anything else is done: who receives the chunk wakes up meanwhile, perhaps on the core that would be taken.
 GIVE_WAY_S = 0.0004
 
@@ -71,6 +74,7 @@ class ControlLoop:
         self._command_rate = command_rate or runner.contract.rate
         self._timers: list[Timer] = []
         self._commanded_ns = 0
+        self._left_late = 0
         self._chunks: ChunkPublisher | None = None
         self._commands: CommandPublisher | None = None
         self._observing: list[Any] = []
@@ -125,7 +129,7 @@ class ControlLoop:
         with self.lock:
             now = self.time_or_none()
             was = None if now is None else now + back_ns
-            self._publish_stop(self.runner.stop(now, clock_jumped=now is not None, was_ns=was))
+            self._publish_stop(self.runner.stop(now, clock_jumped=now is not None, was_ns=was), now)
             if self.active:
                 # Timers of rclpy would sleep until the old time comes again.
                 self._stop_timers()
@@ -135,12 +139,14 @@ class ControlLoop:
     def interrupt(self) -> None:
         """The stop for what was commanded so far."""
         with self.lock:
-            self._publish_stop(self.runner.stop(self.time_or_none()))
+            now = self.time_or_none()
+            self._publish_stop(self.runner.stop(now), now)
 
     def estop(self, why: str) -> None:
         """The stop, and then nothing until the runner is re-armed."""
         with self.lock:
-            self._publish_stop(self.runner.estop(self.time_or_none(), why))
+            now = self.time_or_none()
+            self._publish_stop(self.runner.estop(now, why), now)
 
     def now(self) -> int:
         """The node's time in ns."""
@@ -158,6 +164,7 @@ class ControlLoop:
             "deadlines missed": str(self.deadlines.missed),
             "worst delay of the control timer": f"{self.deadlines.worst_ns / 1e6:.1f} ms",
             "plans refused while planning": str(self._inference.refused),
+            "chunks that left late": str(self._left_late),
         } | ({} if self._rehearsing is None else self._rehearsing.figures())
 
     def overdue_s(self) -> float:
@@ -212,7 +219,7 @@ class ControlLoop:
         if not self.active:
             return
         before = self.runner.tick
-        self._publish(self.runner.poll(now))
+        self._publish(self.runner.poll(now), now)
         if self._lockstep and self._commands is not None and self.runner.tick not in (None, before):
             self._command_tick(self.runner.tick)
         self._report(self.runner)
@@ -233,7 +240,7 @@ class ControlLoop:
                 return
             now = self.now()
             try:
-                self._publish(self.runner.answer(request, answer, now, duration_ns))
+                self._publish(self.runner.answer(request, answer, now, duration_ns), now)
                 self._report(self.runner)
             except Exception as error:  # whatever it is, the robot stops, and the thread goes on
                 why = f"a plan could not be taken: {type(error).__name__}: {' '.join(str(error).split())}"
@@ -280,19 +287,32 @@ class ControlLoop:
                 self.runner.judge(request, values)
                 self._report(self.runner)
 
-    def _publish(self, chunks: list[ActionChunk]) -> None:
+    def _publish(self, chunks: list[ActionChunk], now_ns: int | None) -> list[ActionChunk]:
+        """Publish what was made at `now_ns`, or what is made instead because that took too long; what left."""
+        if chunks and now_ns is not None:
+            chunks = self._in_time(chunks, now_ns)
         for chunk in chunks:
             if self._chunks is not None:
                 self._chunks.publish(chunk)
+        if chunks and now_ns is not None:
+            self._left_late += self.runner.late(self.now())
+        return chunks
 
-    def _publish_stop(self, chunk: ActionChunk | None) -> None:
-        if chunk is None:
-            return
-        self._publish([chunk])
-        if self._commands is not None and not self.active:
-            if not self._lockstep:
-                self._play(chunk)
-            self._commands.publish(chunk.actions[-1])
+    def _in_time(self, chunks: list[ActionChunk], made_ns: int) -> list[ActionChunk]:
+        for _ in range(ATTEMPTS):
+            now = self.now()
+            if not self.runner.late(now):
+                break
+            chunks = self.runner.again(now + max(0, now - made_ns))
+            made_ns = now
+        return chunks
+
+    def _publish_stop(self, chunk: ActionChunk | None, now_ns: int | None) -> None:
+        for left in self._publish([] if chunk is None else [chunk], now_ns):
+            if self._commands is not None and not self.active:
+                if not self._lockstep:
+                    self._play(left)
+                self._commands.publish(left.actions[-1])
 
     def _play(self, stop: ActionChunk) -> None:
         """To whoever takes single commands: the stop one by one at their rate, because no timer will. Takes as long."""

@@ -8,7 +8,9 @@ becomes of this process. When to plan and whether anything may leave is PolicyRu
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +43,15 @@ class Request:
     guide: Guide | None
 
 
+@dataclass(frozen=True)
+class _Departure:
+    """The newest chunk: the tick from which on it counts, what was known before it was made, and what makes it anew."""
+
+    tick: int
+    before: tuple[Any, ...]
+    again: Callable[[int], list[ActionChunk]]
+
+
 class Commander:
     """Commands a robot by chunks under a contract.
 
@@ -64,6 +75,8 @@ class Commander:
         self.schedule = self._make_schedule(horizon, options, None)
         self._out = Outgoing(contract, horizon, options.interpolation)
         self._proposed = SentCommands(contract.action_dim, positions=False, keep=2 * horizon)
+        self._way_ns = min(ON_THE_WAY_NS, contract.period_ns // 4)
+        self._departure: _Departure | None = None
 
     def _make_schedule(self, horizon: int, options: Options, delay: DelayEstimate | None) -> ChunkSchedule:
         # A plan counts from the tick after the one that it came in: beside a clock it takes a step at least.
@@ -110,7 +123,7 @@ class Commander:
         """
         if self._options.lockstep:
             return tick_at_or_after(time_ns + 1, self._rate) - 1
-        return tick_at_or_after(time_ns + min(ON_THE_WAY_NS, self._contract.period_ns // 4), self._rate)
+        return tick_at_or_after(time_ns + self._way_ns, self._rate)
 
     def in_force(self, tick: int) -> bool:
         """Whether something was commanded for the tick."""
@@ -139,6 +152,37 @@ class Commander:
             assert proposed is not None
             self.comparison.propose(tick_time(tick, self._rate), proposed)
 
+    # What took long to make
+
+    def late(self, now_ns: int) -> bool:
+        """Whether the newest chunk, if it left only now, might arrive after it should have been in force.
+
+        Whoever executes the chunks would then follow the one before for a tick, and the change to this one there is
+        none that the filter has seen.
+        """
+        departure = self._departure
+        if departure is None or self._options.lockstep:
+            return False
+        return now_ns + self._way_ns // 2 > tick_time(departure.tick, self._rate)
+
+    def again(self, now_ns: int) -> list[ActionChunk]:
+        """Make the newest chunk anew, as if it had never been made, to leave at `now_ns`; raises as `leave` does."""
+        departure = self._departure
+        if departure is None:
+            return []
+        self._restore(departure.before)
+        return departure.again(now_ns)
+
+    def _snapshot(self) -> tuple[Any, ...]:
+        counts = self._counts["chunks"], self._counts["stops"]
+        return self.commanding, self.held_from, self.anew, counts, self._out.snapshot(), self.filter.snapshot()
+
+    def _restore(self, before: tuple[Any, ...]) -> None:
+        self.commanding, self.held_from, self.anew, counts, out, filtered = before
+        self._counts["chunks"], self._counts["stops"] = counts
+        self._out.restore(out)
+        self.filter.restore(filtered)
+
     # Stops
 
     def take_over(self, now_ns: int, following: int) -> bool:
@@ -153,13 +197,19 @@ class Commander:
 
     def hold(self, tick: int) -> ActionChunk | None:
         """The stop within the limits from a tick on, and then rest; None in shadow, and where there is no position."""
+        before = self._snapshot()
         self.commanding = False
         self.schedule.clear(tick_time(tick, self._rate))
         state = self._out.sent.state_before(tick)
         if state is None or self.comparison is not None:
             return None
         self._counts["stops"] += 1
+        self._departure = _Departure(tick, before, lambda now_ns: self._held(self.tick_from(now_ns)))
         return self._leave_stop(tick, state)
+
+    def _held(self, tick: int) -> list[ActionChunk]:
+        chunk = self.hold(tick)
+        return [] if chunk is None else [chunk]
 
     def _leave_stop(self, tick: int, state: State) -> ActionChunk:
         """The whole stop as a chunk, however few steps the policy's chunks have."""
@@ -172,13 +222,21 @@ class Commander:
     # Chunks
 
     def leave(
-        self, request: Request, actions: npt.NDArray[np.float64], arrived_ns: int, now_ns: int
+        self,
+        request: Request,
+        actions: npt.NDArray[np.float64],
+        arrived_ns: int,
+        now_ns: int,
+        *,
+        scheduled: bool = False,
     ) -> list[ActionChunk]:
         """What leaves of a plan (steps, action_dim), the stop where it is not finite.
 
         `arrived_ns`: from when on it may be executed; later than `now_ns` where the observation's clock is ahead.
-        Raises ContractError where commands cannot begin from where the joints are.
+        `scheduled`: the schedule has it already. Raises ContractError where commands cannot begin from where the joints
+        are.
         """
+        before = self._snapshot()
         refused = not np.isfinite(actions).all()
         # A stop does not wait for the time of an observation that is ahead.
         tick = self.tick_from(now_ns if refused else arrived_ns)
@@ -193,8 +251,11 @@ class Commander:
                 return []
             if not self.commanding:
                 self._out.sent.begin(tick, state)
+            self._departure = self._departs(tick, before, request, actions)
             return [self._leave_stop(tick, state)]
-        if not self.schedule.add(ActionChunk.regular(self._contract, request.stamp_ns, actions), stamp):
+        if scheduled:
+            self.schedule.postpone(stamp)
+        elif not self.schedule.add(ActionChunk.regular(self._contract, request.stamp_ns, actions), stamp):
             return []
         ahead = self.schedule.ahead(stamp)
         if ahead is None:
@@ -214,7 +275,16 @@ class Commander:
         # a stop would not replace it.
         first = request.tick if request.stamp_ns <= now_ns else min(request.tick, self.tick_from(now_ns))
         stamp = min(request.stamp_ns, tick_time(first, self._rate))
+        self._departure = self._departs(tick, before, request, actions)
         return [self._out.leave(tick, stamp, leaves, tick - first, filtered.wanted)]
+
+    def _departs(
+        self, tick: int, before: tuple[Any, ...], request: Request, actions: npt.NDArray[np.float64]
+    ) -> _Departure:
+        def again(now_ns: int) -> list[ActionChunk]:
+            return self.leave(request, actions, max(now_ns, request.stamp_ns), now_ns, scheduled=True)
+
+        return _Departure(tick, before, again)
 
     def _state(self, tick: int, measured: npt.NDArray[np.float64] | None, observed: int) -> State:
         """What the next command follows; after an interruption commands begin anew, and but in lockstep by the ramp."""

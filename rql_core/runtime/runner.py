@@ -230,6 +230,19 @@ class PolicyRunner:
         """In shadow: what the present controller commands."""
         self._commander.heard(chunk)
 
+    def late(self, now_ns: int) -> bool:
+        """Whether the newest chunk would leave too late now: `again` makes one that does not."""
+        return self._commander.late(now_ns)
+
+    def again(self, now_ns: int) -> list[ActionChunk]:
+        """The chunks to publish, to leave at `now_ns`, instead of the newest one, which is forgotten."""
+        self.counts["made_again"] += 1
+        try:
+            return self._commander.again(now_ns)
+        except ContractError as error:
+            self._cannot_begin(error)
+            return []
+
     # What a person asks for
 
     def run(self, now_ns: int, limit_ns: int) -> str | None:
@@ -430,11 +443,14 @@ class PolicyRunner:
         try:
             left = self._commander.leave(request, actions, arrived_ns, now_ns)
         except ContractError as error:
-            self.counts["cannot_begin"] += 1
-            self.cannot_begin = self.last_error = str(error)
+            self._cannot_begin(error)
             return []
         self.cannot_begin = ""
         return left
+
+    def _cannot_begin(self, error: ContractError) -> None:
+        self.counts["cannot_begin"] += 1
+        self.cannot_begin = self.last_error = str(error)
 
 
 def _is_numbers(found: object) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -182,6 +183,19 @@ class SafetyFilter:
         steps = self._in_steps(age)
         weights = [max(steps - 2.0, 0.0), min(max(steps - 1.0, 0.0), 1.0), min(steps, 1.0)]
         return measured + np.asarray(weights) @ state.commands * self._period
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """What is known now, for `restore`."""
+        times = tuple(self._bad), tuple(self._violations)
+        return dict(self.counts), times, self.latched, self._last, self._activated_ns, self._base
+
+    def restore(self, snapshot: tuple[Any, ...]) -> None:
+        """As if nothing had been asked since that snapshot."""
+        counts, (bad, violations), self.latched, self._last, self._activated_ns, self._base = snapshot
+        self.counts.clear()
+        self.counts.update(counts)
+        self._bad = deque(bad, self._bad.maxlen)
+        self._violations = deque(violations, self._violations.maxlen)
 
     # What leaves
 

@@ -18,7 +18,7 @@ Modes:
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -195,6 +195,13 @@ class ChunkSchedule:
         # Who interpolates asks for the step before the present one, and chunks may come ahead of their time.
         self._forget_before(min(chunk.stamp_ns, arrived_ns) - 2 * self._period_ns)
         return True
+
+    def postpone(self, arrived_ns: int) -> None:
+        """The newest chunk, which is going to be executed, is there only now; the delay is learnt from that too."""
+        newest = self._entries[-1]
+        answered = tick_at_or_after(newest.chunk.stamp_ns, self._rate)
+        self.delay.add(tick_at_or_after(arrived_ns, self._rate) - answered)
+        self._entries[-1] = replace(newest, begins_ns=max(newest.begins_ns, arrived_ns))
 
     def clear(self, time_ns: int | None = None) -> None:
         """Forget the chunks: an episode begins, or the clock was set back.

@@ -6,7 +6,7 @@ positions stay. That is what the robot does with nothing in force, by the contra
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,14 @@ class SentCommands:
     def clear(self) -> None:
         """Forget everything: nothing was ever commanded."""
         self._stretches.clear()
+
+    def snapshot(self) -> tuple[_Stretch, ...]:
+        """What is known now, for `restore`."""
+        return tuple(self._stretches)
+
+    def restore(self, snapshot: tuple[_Stretch, ...]) -> None:
+        """As if nothing had been told since that snapshot."""
+        self._stretches = list(snapshot)
 
     def begin(self, tick: int, state: State) -> None:
         """Begin with `state` just before `tick`. What is in force until then stays: it may be a stop that goes on."""
@@ -129,6 +137,15 @@ class Outgoing:
         """Forget everything: nothing was ever commanded."""
         self.sent.clear()
         self._last = None
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """What is known now, for `restore`."""
+        return self.sent.snapshot(), self._last
+
+    def restore(self, snapshot: tuple[Any, ...]) -> None:
+        """As if nothing had left since that snapshot."""
+        stretches, self._last = snapshot
+        self.sent.restore(stretches)
 
     def leave(
         self, tick: int, stamp_ns: int, actions: Array, over: int = 0, wanted: Array | None = None

@@ -19,7 +19,7 @@ from rql_core.runtime.options import Options
 from rql_core.runtime.plan import Plan
 from rql_core.runtime.runner import PolicyRunner
 from rql_ros.control_loop import ControlLoop
-from rql_ros.controller import CommandPublisher
+from rql_ros.controller import ChunkPublisher, CommandPublisher
 
 BRAKING = [0.8, 0.6, 0.4, 0.2, 0.0]
 
@@ -59,6 +59,7 @@ def test_the_stop_goes_out_step_by_step_to_whoever_takes_single_commands(
         start=lambda seed, now_ns: leave(now_ns - 2 * contract.period_ns, [1.0] * 100),
         stop=lambda now_ns: leave(now_ns, BRAKING),
         command_at=schedule.action_at,
+        late=lambda now_ns: False,
     )
     loop = ControlLoop(node, runner, output="command", command_rate=0.0, remark=lambda *_: None, report=lambda _: None)
     loop.start(None)
@@ -110,4 +111,43 @@ def test_a_simulation_that_waits_gets_one_command_for_each_tick_and_all_of_a_chu
     np.testing.assert_allclose(published, [*steps, *steps], atol=1e-12)
     loop.stop()
     assert published[-1] == 0.0
+    assert loop.close()
+
+
+@pytest.mark.parametrize(("took_ms", "left", "late"), [(0, 1, 0), (30, 2, 0), (60, 3, 1)])
+def test_what_took_too_long_to_make_is_made_anew_in_time_for_the_next_tick(
+    node: Node, contract: Contract, monkeypatch: pytest.MonkeyPatch, took_ms: int, left: int, late: int
+) -> None:
+    """Each making takes so long; what leaves says how often it was made."""
+    ms = 1_000_000
+    clock = [tick_time(1000, contract.rate_fraction) + 25 * ms]
+    period = contract.period_ns
+    published: list[ActionChunk] = []
+    monkeypatch.setattr(ControlLoop, "now", lambda self: clock[0])
+    monkeypatch.setattr(ChunkPublisher, "publish", lambda self, chunk: published.append(chunk))
+    counts_from: list[int] = []
+
+    def make(now_ns: int) -> list[ActionChunk]:
+        tick = tick_at_or_after(now_ns, contract.rate_fraction)
+        counts_from.append(tick_time(tick, contract.rate_fraction))
+        clock[0] += took_ms * ms
+        if late:
+            took = 2 * period // ms  # longer each time: this machine cannot keep up
+            clock[0] += took * ms * len(counts_from)
+        rows = np.full((2, contract.action_dim), float(len(counts_from)))
+        return [ActionChunk.regular(contract, counts_from[-1], rows)]
+
+    runner: Any = SimpleNamespace(
+        contract=contract,
+        options=Options(lockstep=False),
+        start=lambda seed, now_ns: None,
+        stop=lambda now_ns: make(now_ns)[0],
+        again=make,
+        late=lambda now_ns: now_ns > counts_from[-1],
+    )
+    loop = ControlLoop(node, runner, output="chunk", command_rate=0.0, remark=lambda *_: None, report=lambda _: None)
+    loop.interrupt()
+    assert [float(chunk.actions[0, 0]) for chunk in published] == [left]
+    assert published[0].stamp_ns == counts_from[-1]
+    assert loop.figures()["chunks that left late"] == str(late)
     assert loop.close()

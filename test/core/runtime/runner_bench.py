@@ -50,12 +50,23 @@ class Bench:
         self.waiting: list[tuple[float, Request]] = []
         self.at = 0.0
         self.taken: float | None = None
+        # What the next chunk takes from being made until it leaves.
+        self.stall = 0.0
+        self.asks_again = True
 
     def now(self) -> int:
         return START + round(self.at * MS)
 
     def publish(self, chunks: list[ActionChunk] | ActionChunk | None) -> None:
-        for chunk in chunks if isinstance(chunks, list) else [] if chunks is None else [chunks]:
+        leaving = chunks if isinstance(chunks, list) else [] if chunks is None else [chunks]
+        if leaving and self.stall:
+            self.idle(self.at + self.stall)
+            if self.asks_again and self.runner.late(self.now()):
+                # To be made again takes as long.
+                leaving = self.runner.again(self.now() + round(self.stall * MS))
+                self.idle(self.at + self.stall)
+            self.stall = 0.0
+        for chunk in leaving:
             self.published.append((self.at, chunk))
             self.schedule.add(chunk)
 
@@ -77,22 +88,26 @@ class Bench:
         while self.at < until:
             following = min(self.at - self.at % 10 + 10, until)
             while self.waiting and self.waiting[0][0] <= following:
-                self.at, request = max(self.waiting[0][0], self.at), self.waiting[0][1]
-                self.waiting.clear()
+                answered, request = self.waiting.pop()
+                self.idle(answered)
                 answer: Plan | Exception
                 try:
                     answer = self.actor.plan(request.observation, request.guide)
                 except Exception as error:
                     answer = error
                 self.publish(self.runner.answer(request, answer, self.now(), 1_000_000))
-            self.at = following
+            self.idle(following)
+            self.publish(self.runner.poll(self.now()))
+
+    def idle(self, until: float) -> None:
+        """Go on to a time in which nothing is heard or said."""
+        while self.at < until:
+            self.at = min(self.at - self.at % PERIOD + PERIOD, until)
             if self.at % PERIOD == 0:
                 self.executed.append(self.command(self.now() - 1))
                 # Where positions begin is known to float32.
                 changed = 0.0 if self.taken is None else abs(self.executed[-1] - self.taken)
                 assert changed < 1e-6, f"the command changed before {self.at} ms"
-            self.publish(self.runner.poll(self.now()))
-            if self.at % PERIOD == 0:
                 self.taken = self.command(self.now())
 
     def command(self, time_ns: int) -> float:
@@ -108,6 +123,7 @@ class Bench:
     def befall(self, kind: str, value: float, delay: float) -> None:
         """One of `troubles`, and the period after it."""
         self.actor.says = None
+        self.stall = 0.0
         size = self.actor.horizon
         if kind == "nan":
             self.actor.says = np.full((size, 1), np.nan)
@@ -117,6 +133,8 @@ class Bench:
             self.actor.says = np.full((7,), value)
         elif kind == "jump":
             self.actor.says = np.resize([[2.0], [-2.0]], (size, 1)) * np.sign(value)
+        elif kind == "stalled":
+            self.stall = round(abs(value) * 25, 1)
         if kind == "estop":
             self.publish(self.runner.estop(self.now(), "test"))
         elif kind == "rearm":
@@ -175,5 +193,7 @@ def troubles(draw: st.DrawFn) -> list[tuple[str, float]]:
         "mode",
         "policy",
         "ahead",
+        "stalled",
+        "stalled",
     )
     return draw(st.lists(st.tuples(st.sampled_from(kinds), st.floats(-3, 3)), min_size=5, max_size=60))
