@@ -55,6 +55,7 @@ class Subject:
     name: str
     node: NodeProcess
     robot: BenchRobot
+    is_policy: bool
 
     def measure(self, seconds: float, warm_up: float) -> Turn:
         """One turn."""
@@ -64,11 +65,11 @@ class Subject:
             nonlocal cpu, started
             cpu, started = self.node.cpu_s, monotonic()
 
-        if self.name != ECHO:
+        if self.is_policy:
             self.robot.begin()
         latencies = self.robot.stream(seconds, warm_up, begin)
         turn = Turn(tuple(latencies), (self.node.cpu_s - cpu) / (monotonic() - started))
-        if self.name != ECHO:
+        if self.is_policy:
             self.robot.rest()
         return turn
 
@@ -94,15 +95,20 @@ class Bench:
         threads: int,
         cores: set[int] | None,
         variants: dict[str, dict[str, object]],
+        *,
+        network: bool = False,
     ) -> None:
-        """`variants`: parameters of the policy node, by what is added to the name of a size."""
+        """`variants`: parameters of the policy node, by what is added to the name of a size.
+
+        `network`: an echo behind each policy's network as well.
+        """
         self.subjects: dict[int, list[Subject]] = {}
         self.starts_s: list[float] = []
         self._cores = cores
         self._next_domain = os.getpid() % DOMAINS
         self._ends = ExitStack()
         rates = sorted({rate for _, rate in checkpoints})
-        total = len(checkpoints) * len(variants) + len(rates)
+        total = len(checkpoints) * (len(variants) + network) + len(rates)
         try:
             with progress_bar(total=total, desc="starts", unit="node") as bar:
                 for rate in rates:
@@ -111,20 +117,24 @@ class Bench:
                     sizes = [size for size, of in checkpoints if of == rate]
                     for size, (added, parameters) in product(sizes, variants.items()):
                         command = policy_command(checkpoints[size, rate], threads, **parameters)
-                        subject = self._start(size + added, command, POLICY_READY, rate)
+                        subject = self._start(size + added, command, POLICY_READY, rate, is_policy=True)
                         self.starts_s.append(subject.node.wait_until_ready())
                         subject.measure(FIRST_WARM_UP_S, 0.0)
                         points = max(points, subject.robot.points())
                         bar.update()
-                    # Last, because its messages are to be as large as the policies'.
-                    echo = self._start(ECHO, echo_command(rate, points), ECHO_READY, rate)
-                    echo.measure(FIRST_WARM_UP_S, 0.0)
-                    bar.update()
+                    # Last, because their messages are to be as large as the policies'.
+                    echoes: dict[str, Path | None] = {ECHO: None}
+                    if network:
+                        echoes |= {f"network {size}": checkpoints[size, rate] for size in sizes}
+                    for name, checkpoint in echoes.items():
+                        echo = self._start(name, echo_command(rate, points, checkpoint), ECHO_READY, rate)
+                        echo.measure(FIRST_WARM_UP_S, 0.0)
+                        bar.update()
         except BaseException:
             self._ends.close()
             raise
 
-    def _start(self, name: str, command: Sequence[str], ready: str, rate: int) -> Subject:
+    def _start(self, name: str, command: Sequence[str], ready: str, rate: int, *, is_policy: bool = False) -> Subject:
         domain = 1 + self._next_domain % DOMAINS
         self._next_domain += 1
         node = self._ends.enter_context(NodeProcess(command, domain, ready, cores=self._cores))
@@ -132,7 +142,7 @@ class Bench:
         robot = BenchRobot(contract_at(rate), domain)
         self._ends.callback(robot.close)
         robot.wait_for_node()
-        subject = Subject(name, node, robot)
+        subject = Subject(name, node, robot, is_policy)
         self.subjects[rate].append(subject)
         return subject
 
@@ -172,7 +182,7 @@ class Bench:
             f"{subject.name} at {rate} Hz": subject.node.rss_mb
             for rate, subjects in self.subjects.items()
             for subject in subjects
-            if subject.name != ECHO
+            if subject.is_policy
         }
 
     def __enter__(self) -> Bench:
@@ -205,6 +215,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             "          python -m benchmarks.bench_node --rates 50 --rounds 2        # a quick look\n"
             "          python -m benchmarks.bench_node --sizes 4x256 --no-pin       # let the kernel place processes\n"
             "          python -m benchmarks.bench_node --cold                       # what rehearsals gain: 6 minutes\n"
+            "          python -m benchmarks.bench_node --network                    # what is the network's part\n"
             "Run it on an idle machine: what else runs shows in the echo's 99th percentile."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -216,6 +227,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="a turn at 50 Hz (default: %(default)s)")
     parser.add_argument(
         "--cold", action="store_true", help="beside each policy the same without rehearsals (parameter rehearse: 0)"
+    )
+    parser.add_argument(
+        "--network", action="store_true", help="beside each policy an echo behind its network: the least it can take"
     )
     parser.add_argument("--threads", type=int, default=1, help="of inference (default: %(default)s)")
     parser.add_argument("--no-pin", action="store_true", help="leave it to the kernel which core runs what")
@@ -260,7 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if cores is not None:
             os.sched_setaffinity(0, cores[0])
         variants: dict[str, dict[str, object]] = {"": {}} | ({" cold": {"rehearse": 0}} if options.cold else {})
-        with Bench(checkpoints, options.threads, None if cores is None else cores[1], variants) as bench:
+        theirs = None if cores is None else cores[1]
+        with Bench(checkpoints, options.threads, theirs, variants, network=options.network) as bench:
             rss = bench.rss_mb()
             turns = bench.run(options.rounds, options.seconds)
     result = figures(turns, bench.starts_s, rss) | {"machine": host, "rounds": options.rounds}

@@ -63,9 +63,10 @@ def policy_command(checkpoint: Path, threads: int = 1, **parameters: object) -> 
     return node_command("policy_node", checkpoint=checkpoint, **given, **parameters)
 
 
-def echo_command(rate: int, points: int) -> list[str]:
-    """The echo, with so many points in its messages."""
-    return [sys.executable, "-m", "benchmarks.node_echo", str(rate), str(points)]
+def echo_command(rate: int, points: int, checkpoint: Path | None = None) -> list[str]:
+    """The echo, with so many points in its messages; with a checkpoint, behind its network."""
+    command = [sys.executable, "-m", "benchmarks.node_echo", str(rate), str(points)]
+    return command if checkpoint is None else [*command, str(checkpoint)]
 
 
 if __name__ == "__main__":

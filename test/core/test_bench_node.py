@@ -111,6 +111,7 @@ def test_what_is_run_is_the_ur5e_s_contract_at_the_rate_and_the_node_s_defaults(
     assert "backend:=onnx" in command
     assert "monitor" not in command
     assert echo_command(50, 7)[-2:] == ["50", "7"]
+    assert echo_command(50, 7, Path("here"))[-3:] == ["50", "7", "here"]
 
 
 def test_the_checkpoint_has_the_published_form_and_all_that_training_writes(

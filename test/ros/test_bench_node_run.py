@@ -12,14 +12,16 @@ PATIENCE_S = 120.0
 
 def test_it_writes_what_it_measured(tmp_path: Path) -> None:
     out = tmp_path / "node.json"
-    options = ["--rates", "50", "--sizes", "4x256", "--rounds", "1", "--seconds", "0.5", "--no-pin", "--cold"]
+    options = ["--rates", "50", "--sizes", "4x256", "--rounds", "1", "--seconds", "0.5", "--no-pin"]
+    options += ["--cold", "--network"]
     command = [sys.executable, "-m", "benchmarks.bench_node", *options, "--out", str(out)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert ran.returncode == 0, ran.stderr
     written = json.loads(out.read_text())
-    assert set(written["added_p99_ms"]) == set(written["p50_ms"]) == {"4x256", "4x256 cold"}
+    assert set(written["added_p99_ms"]) == set(written["p50_ms"]) == {"4x256", "4x256 cold", "network 4x256"}
     subjects = written["rates"]["50"]["subjects"]
-    assert set(subjects) == {"4x256", "4x256 cold", "echo"}
+    assert set(subjects) == {"4x256", "4x256 cold", "network 4x256", "echo"}
+    assert set(written["rss_mb_of"]) == {"4x256 at 50 Hz", "4x256 cold at 50 Hz"}
     assert all(summary["observations"] == 25 for summary in subjects.values())
     assert all(summary["lost"] < 25 for summary in subjects.values())
     assert written["start_s"] > 0
