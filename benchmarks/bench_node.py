@@ -15,13 +15,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 from benchmarks.node_figures import ECHO, Turn, figures, missed_goals, table
+from benchmarks.node_host import Evenness, measure
 from benchmarks.node_process import NodeProcess
 from benchmarks.node_robot import BenchRobot
 from benchmarks.node_subjects import (
@@ -216,7 +217,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             "          python -m benchmarks.bench_node --sizes 4x256 --no-pin       # let the kernel place processes\n"
             "          python -m benchmarks.bench_node --cold                       # what rehearsals gain: 6 minutes\n"
             "          python -m benchmarks.bench_node --network                    # what is the network's part\n"
-            "Run it on an idle machine: what else runs shows in the echo's 99th percentile."
+            "Run it on an idle machine: what else runs shows in the echo's 99th percentile. What the host of a\n"
+            "virtual machine does shows in how evenly its core computes, which is measured first and printed last."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -252,7 +254,7 @@ def use_loopback() -> None:
     os.environ |= {name: value for name, value in ros_environment().items() if name.startswith(("ROS_", "FASTDDS_"))}
 
 
-def machine(pinned: bool) -> dict[str, Any]:
+def machine(pinned: bool, evenness: Evenness) -> dict[str, Any]:
     """What it ran on."""
     return {
         "cpus": os.cpu_count(),
@@ -260,6 +262,7 @@ def machine(pinned: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "load_average": os.getloadavg(),
         "pinned": pinned,
+        "equal_work": asdict(evenness),
     }
 
 
@@ -267,7 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write the JSON."""
     options = parse(arguments)
     cores = None if options.no_pin else divided_cores()
-    host = machine(cores is not None)
+    evenness = measure(cores=None if cores is None else cores[1])
+    host = machine(cores is not None, evenness)
     use_loopback()
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = make_checkpoints(Path(folder), options.sizes, options.rates)
@@ -282,6 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(result))
+    print(f"before all this, {evenness}")
     for sentence in missed_goals(result):
         print(f"not reached: {sentence}", file=sys.stderr)
 

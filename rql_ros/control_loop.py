@@ -35,6 +35,9 @@ DEADLINE_PERIODS = 2.0
 # Making a chunk anew takes about as long as it took at first, which is allowed for; what is late twice is on a machine
 # that cannot keep up, and what leaves then is counted.
 ATTEMPTS = 2
+# An observation that came while another was being planned for is planned for next if it came no longer ago than this
+# share of a period: a robot that was held up sends two at once. Where plans take long, the one after it is fresher.
+FRESH_PERIODS = 0.5
 # Before anything else is done: who receives the chunk wakes up meanwhile, perhaps on the core that would be taken.
 GIVE_WAY_S = 0.0004
 
@@ -42,7 +45,8 @@ GIVE_WAY_S = 0.0004
 class ControlLoop:
     """`remark(about, text)` hears what is wrong with a topic, `report(runner)` that there may be news.
 
-    `answered()` is called, with the lock held, when a plan was taken, a little later: nobody waits until the next.
+    `answered()` is called, with the lock held, when a plan was taken, a little later, unless another is asked for
+    already: nobody waits until the next.
     `rehearse`: how often the planning thread goes in vain through what the next observation will ask for, before it
     comes (see Rehearsing); 0: not at all.
     """
@@ -76,7 +80,9 @@ class ControlLoop:
         self._command_rate = command_rate or runner.contract.rate
         self._timers: list[Timer] = []
         self._commanded_ns = 0
-        self._left_late = 0
+        self._left_late = self._refused = 0
+        # What came while another was being planned for, and when.
+        self._next: tuple[Request, int] | None = None
         self._chunks: ChunkPublisher | None = None
         self._commands: CommandPublisher | None = None
         self._observing: list[Any] = []
@@ -166,7 +172,7 @@ class ControlLoop:
         return {
             "deadlines missed": str(self.deadlines.missed),
             "worst delay of the control timer": f"{self.deadlines.worst_ns / 1e6:.1f} ms",
-            "plans refused while planning": str(self._inference.refused),
+            "plans refused while planning": str(self._refused),
             "chunks that left late": str(self._left_late),
         } | ({} if self._rehearsing is None else self._rehearsing.figures())
 
@@ -228,8 +234,8 @@ class ControlLoop:
         self._report(self.runner)
         request = self.runner.take_request()
         if request is not None and self._inference is not None:
-            # Refused while another is being answered: the next observation asks again, and is fresher.
-            self._inference.ask(request)
+            self._refused += self._next is not None
+            self._next = None if self._inference.ask(request) else (request, perf_counter_ns())
 
     def _plan(self, request: Request) -> Plan:
         if self._rehearsing is not None:
@@ -252,14 +258,27 @@ class ControlLoop:
                 return
             if self._rehearsing is not None:
                 self._rehearsing.answered(request, answer, now, self.runner.schedule.next_due())
+            self._ask_next()
             actor, wanted = self.runner.actor, self.runner.wants_values()
         self._give_way(request)
         with self.lock:
             if not self.active:
                 return
-            self._answered()
+            if self._inference is None or not self._inference.busy:
+                self._answered()
         if wanted and isinstance(answer, Plan) and answer.values is None:
             self._ask_critics(actor, request, answer)
+
+    def _ask_next(self) -> None:
+        """With the lock held, when a plan was taken: ask for what came meanwhile, where it is wanted and still new."""
+        if self._next is None or self._inference is None:
+            return
+        (waiting, came_ns), self._next = self._next, None
+        request = self.runner.renewed(waiting)
+        if request is None:
+            return
+        fresh = perf_counter_ns() - came_ns <= FRESH_PERIODS * self.runner.contract.period_ns
+        self._refused += not (fresh and self._inference.ask(request))
 
     def _give_way(self, request: Request) -> None:
         """Wait a little, unless the next observation is about to come: it goes before everything."""

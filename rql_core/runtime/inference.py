@@ -44,7 +44,6 @@ class InferenceThread(Generic[QuestionT, AnswerT]):
         self._idle.set()
         self._closed = Event()
         self._started = 0
-        self.refused = 0
         self._thread = Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
@@ -60,9 +59,8 @@ class InferenceThread(Generic[QuestionT, AnswerT]):
         return perf_counter_ns() - started if self.busy and started else 0
 
     def ask(self, question: QuestionT) -> bool:
-        """Hand over a question; False, and counted in `refused`, where one is still being answered."""
+        """Hand over a question; False where one is still being answered."""
         if self._closed.is_set() or self.busy:
-            self.refused += 1
             return False
         self._started = perf_counter_ns()
         self._idle.clear()

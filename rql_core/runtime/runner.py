@@ -202,6 +202,13 @@ class PolicyRunner:
         request, self._request = self._request, None
         return request
 
+    def renewed(self, request: Request) -> Request | None:
+        """The request as it would be made now, when the answer to another has come; None where it would not be."""
+        forgotten = request.generation != self._generation or request.tick < self._commander.held_from
+        if forgotten or not self.schedule.due(request.tick):
+            return None
+        return replace(request, guide=self.schedule.guide(request.tick))
+
     def answer(self, request: Request, answer: Plan | Exception, now_ns: int, duration_ns: int) -> list[ActionChunk]:
         """The chunks to publish when a plan has come, or the policy has failed."""
         self.latencies.add(duration_ns)

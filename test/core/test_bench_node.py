@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from math import inf, isinf
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from benchmarks.node_figures import (
     quantile,
     table,
 )
+from benchmarks.node_host import Evenness, measure
 from benchmarks.node_subjects import CONTRACT, SIZES, contract_at, echo_command, make_checkpoint, policy_command
 from rql_core.contract import load_contract
 from rql_core.runtime.policy import DeployedPolicy
@@ -122,6 +124,22 @@ def test_the_checkpoint_has_the_published_form_and_all_that_training_writes(
     policy = DeployedPolicy.load(tmp_path / "checkpoint", backend="onnx", threads=1)
     assert (policy.algorithm, policy.horizon, policy.contract.rate) == ("rql", 4, 50)
     assert policy.make_monitor() is not None
+
+
+# The machine
+
+
+def test_how_evenly_a_core_computes_is_told_by_the_same_work() -> None:
+    even = Evenness.of([100.0] * 90 + [150.0] * 8 + [300.0] * 2)
+    assert (even.p10_us, even.p50_us, even.p99_us) == (100.0, 100.0, 300.0)
+    assert "100 us in the best tenth, 100 in the median, and 3.0 times the first" in str(even)
+
+
+def test_it_is_measured_on_the_cores_that_are_asked_for_and_they_are_given_back() -> None:
+    before = os.sched_getaffinity(0)
+    found = measure(0.05, {min(before)})
+    assert 0 < found.p10_us <= found.p50_us <= found.p99_us
+    assert os.sched_getaffinity(0) == before
 
 
 # The long run

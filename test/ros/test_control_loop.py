@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
+from time import monotonic, sleep
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +17,7 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
-from rql_core.contract import ActionChunk, CommandSchedule, Contract
+from rql_core.contract import ActionChunk, CommandSchedule, Contract, parse_contract
 from rql_core.contract.time import NANOSECONDS, tick_at_or_after, tick_time
 from rql_core.runtime.options import Options
 from rql_core.runtime.plan import Plan
@@ -21,6 +25,7 @@ from rql_core.runtime.runner import PolicyRunner
 from rql_ros.control_loop import ControlLoop
 from rql_ros.controller import ChunkPublisher, CommandPublisher
 
+PATIENCE_S = 10.0
 BRAKING = [0.8, 0.6, 0.4, 0.2, 0.0]
 
 
@@ -111,6 +116,63 @@ def test_a_simulation_that_waits_gets_one_command_for_each_tick_and_all_of_a_chu
     np.testing.assert_allclose(published, [*steps, *steps], atol=1e-12)
     loop.stop()
     assert published[-1] == 0.0
+    assert loop.close()
+
+
+@pytest.mark.parametrize(("fresh_periods", "plans", "refused"), [(100.0, 2, 0), (0.0, 1, 1)])
+def test_what_was_observed_during_a_plan_is_planned_for_next_unless_it_has_grown_old(
+    node: Node, contract_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_periods: float, plans: int, refused: int
+) -> None:
+    """As two observations at once, of a robot that was held up."""
+    monkeypatch.setattr("rql_ros.control_loop.FRESH_PERIODS", fresh_periods)
+    stale = "hold_after: 0.1, stop_after: 1.0"
+    text = contract_path.read_text()
+    assert stale in text
+    contract = parse_contract(text.replace(stale, "hold_after: 5.0, stop_after: 9.0"))
+    go, planned, published = Event(), SimpleQueue[float](), SimpleQueue[ActionChunk]()
+    monkeypatch.setattr(ChunkPublisher, "publish", lambda self, chunk: published.put(chunk))
+
+    class Waiting:
+        """Plans when it is told to go, what rest is."""
+
+        horizon, takes_guide = 20, False
+
+        def reset(self, seed: int | None) -> None:
+            """Nothing to forget."""
+
+        def plan(self, observation: Any, guide: Any = None) -> Plan:
+            planned.put(float(observation[0]))
+            assert go.wait(PATIENCE_S)
+            return Plan(np.zeros((self.horizon, contract.action_dim)))
+
+    runner = PolicyRunner(contract, Waiting(), Options("receding", 1, lockstep=False))  # type: ignore[arg-type]
+    loop = ControlLoop(node, runner, output="chunk", command_rate=0.0, remark=lambda *_: None, report=lambda _: None)
+    loop.start(None)
+
+    def observe_next(position: float) -> None:
+        stamp = tick_time(tick_at_or_after(loop.now(), contract.rate_fraction), contract.rate_fraction)
+        sleep((stamp - loop.now()) / 1e9)
+        sec, nanosec = divmod(stamp, NANOSECONDS)
+        joints = JointState(name=list(contract.action.names), position=[position, 1.9], velocity=[0.0, 0.0])
+        pose = PoseStamped()
+        for topic, message in (("/joint_states", joints), ("/tool_pose", pose)):
+            message.header.stamp.sec, message.header.stamp.nanosec = sec, nanosec
+            loop._observe(topic, message)
+
+    observe_next(-0.9)
+    found = [planned.get(timeout=PATIENCE_S)]
+    observe_next(-0.8)
+    go.set()
+    left = [published.get(timeout=PATIENCE_S) for _ in range(plans)]
+    found += [planned.get(timeout=PATIENCE_S) for _ in range(plans - 1)]
+    assert found == pytest.approx([-0.9, -0.8][:plans])
+    assert len({chunk.stamp_ns for chunk in left}) == plans
+    # What is refused is counted when the chunk has left.
+    deadline = monotonic() + PATIENCE_S
+    while loop.figures()["plans refused while planning"] != str(refused) and monotonic() < deadline:
+        sleep(0.01)
+    assert loop.figures()["plans refused while planning"] == str(refused)
+    assert planned.empty()
     assert loop.close()
 
 

@@ -289,3 +289,40 @@ def test_whatever_happens_what_is_executed_keeps_to_the_limits(
     bench.pass_time(bench.at + 2000)
     assert bench.executed[-1] == 0.0
     bench.assert_safe()
+
+
+def test_a_request_that_had_to_wait_is_made_anew_where_a_plan_is_still_wanted_for_it() -> None:
+    bench = Bench(Options("rtc", 2, lockstep=False), horizon=6)
+    bench.run(8)
+
+    def waiting() -> Request:
+        """What is asked for while another request, for the observation before, is being answered."""
+        while True:
+            bench.observe()
+            request = bench.runner.take_request()
+            bench.pass_time(bench.at + PERIOD)
+            if request is not None:
+                break
+        bench.observe()
+        second = bench.runner.take_request()
+        assert second is not None
+        bench.publish(bench.runner.answer(request, bench.actor.plan(request.observation), bench.now(), MS))
+        return second
+
+    second = waiting()
+    # Every second step is planned for, and the first has just been.
+    assert bench.runner.renewed(second) is None
+    bench.runner.set_options(Options("rtc", 1, lockstep=False))
+    bench.run(4)
+    second = waiting()
+    renewed = bench.runner.renewed(second)
+    assert renewed is not None
+    assert renewed.tick == second.tick
+    assert renewed.guide is not None
+    # It is held to the chunk that has come meanwhile, and not to the one that was there when it was asked for.
+    ahead = bench.runner.schedule.guide(second.tick)
+    assert ahead is not None
+    np.testing.assert_array_equal(renewed.guide.previous, ahead.previous)
+    assert second.guide is None or (second.guide.previous != renewed.guide.previous).any()
+    bench.publish(bench.runner.stop(bench.now()))
+    assert bench.runner.renewed(second) is None
