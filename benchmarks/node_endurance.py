@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.bench_node import DOMAINS, machine, use_loopback
 from benchmarks.node_figures import Endurance, endurance_table
+from benchmarks.node_host import measure as measure_evenness
 from benchmarks.node_process import NodeProcess
 from benchmarks.node_robot import BenchRobot
 from benchmarks.node_subjects import POLICY_READY, SIZES, contract_at, policy_command
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write the JSON and the picture; 1 where something was missed."""
     options = parse(arguments)
     use_loopback()
-    host = machine(pinned=False)
+    host = machine(pinned=False, evenness=measure_evenness())
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint"
         make = [sys.executable, "-m", "benchmarks.node_subjects", str(checkpoint), options.size, str(options.rate)]

@@ -27,3 +27,16 @@ def test_it_writes_what_it_measured(tmp_path: Path) -> None:
     assert written["start_s"] > 0
     assert written["rss_mb"] > 20
     assert "| 50 Hz | 4x256 |" in ran.stdout
+
+
+def test_the_long_run_writes_what_it_measured_and_draws_it(tmp_path: Path) -> None:
+    out = tmp_path / "endurance.json"
+    command = [sys.executable, "-m", "benchmarks.node_endurance", "--minutes", "0.05", "--size", "4x256"]
+    ran = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    # On a busy machine something may be late, which it says.
+    assert ran.returncode in (0, 1), ran.stderr
+    written = json.loads(out.read_text())
+    assert written["observations"] == 150
+    assert written["lost"] < 150
+    assert written["machine"]["equal_work"]["p10_us"] > 0
+    assert out.with_suffix(".png").stat().st_size > 1000
