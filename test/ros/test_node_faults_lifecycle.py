@@ -50,8 +50,8 @@ def arm(node: Console) -> Iterator[Arm]:
     arm.start_moving()
     assert node.call("estop").success
     arm.come_to_rest()
+    arm.forget()  # now, while it is at rest: the first chunk may come before the call is answered
     assert node.call("rearm").success
-    arm.forget()
     arm.start_moving()
     yield arm
     arm.executed.assert_safe()
