@@ -231,7 +231,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--cold", action="store_true", help="beside each policy the same without rehearsals (parameter rehearse: 0)"
     )
     parser.add_argument(
-        "--network", action="store_true", help="beside each policy an echo behind its network: the least it can take"
+        "--network", action="store_true", help="beside each policy an echo behind its network: the network's part of it"
     )
     parser.add_argument("--threads", type=int, default=1, help="of inference (default: %(default)s)")
     parser.add_argument("--no-pin", action="store_true", help="leave it to the kernel which core runs what")
