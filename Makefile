@@ -7,7 +7,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 PIP_ARGS ?=
 SHELL = /bin/bash
 
-.PHONY: help install install-dev demo test test-core lint format docs bench-update bench-convert bench-acting bench-node endurance-node clean
+.PHONY: help install install-dev demo test test-core test-search lint format docs bench-update bench-convert bench-acting bench-node endurance-node clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ test: test-core ## All tests.
 # A process a core, and one computing thread a process.
 test-core: $(VENV)/.installed-dev ## The tests that need no ROS.
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest test/core -n auto --dist loadfile
+
+test-search: $(VENV)/.installed-dev ## The tests of properties, with new random examples each time.
+	HYPOTHESIS_PROFILE=search OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m hypothesis test/core -n auto --dist loadfile
 
 lint: $(VENV)/.installed-dev ## Format, style and types.
 	$(VENV)/bin/ruff format --check .

@@ -16,9 +16,11 @@ from rql_core.contract.schema import Contract
 from rql_core.data.trajectories import Trajectories
 from rql_core.demo.processes import ProcessGroup, ros_environment
 
-# Examples are as slow as the machine is busy: a deadline would make the tests' result depend on that.
-settings.register_profile("no_deadline", deadline=None)
-settings.load_profile("no_deadline")
+# Examples are as slow as the machine is busy: a deadline would make the tests' result depend on that. Nor may it depend
+# on chance: new examples are looked for by `make test-search`.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTRACT = ROOT / "config" / "contracts" / "planar_arm.yaml"

@@ -124,8 +124,8 @@ class Outgoing:
         positions = contract.action.hold == "last"
         self.sent = SentCommands(contract.action_dim, positions=positions, keep=2 * horizon)
         self._contract = contract
-        # What the newest chunk ends with, and when; None once it was told.
-        self._last: tuple[int, Array] | None = None
+        # When a chunk ends, and what with, until that was told: the newest, and one that is over before it begins.
+        self._ends: list[tuple[int, Array]] = []
         self.interpolate(interpolation)
 
     def interpolate(self, method: Interpolation | None) -> None:
@@ -136,15 +136,16 @@ class Outgoing:
     def clear(self) -> None:
         """Forget everything: nothing was ever commanded."""
         self.sent.clear()
-        self._last = None
+        self._ends = []
 
     def snapshot(self) -> tuple[Any, ...]:
         """What is known now, for `restore`."""
-        return self.sent.snapshot(), self._last
+        return self.sent.snapshot(), tuple(self._ends)
 
     def restore(self, snapshot: tuple[Any, ...]) -> None:
         """As if nothing had left since that snapshot."""
-        stretches, self._last = snapshot
+        stretches, ends = snapshot
+        self._ends = list(ends)
         self.sent.restore(stretches)
 
     def leave(
@@ -159,7 +160,9 @@ class Outgoing:
         self.sent.record(tick, actions, wanted)
         rows = np.concatenate([known, actions]) if known else actions
         chunk = ActionChunk.regular(self._contract, stamp_ns, rows)
-        self._last = int(chunk.ends_ns[-1]), chunk.actions[-1]
+        begins_ns = tick_time(tick, self._contract.rate_fraction)
+        self._ends = [each for each in self._ends if each[0] <= begins_ns][-1:]
+        self._ends.append((int(chunk.ends_ns[-1]), chunk.actions[-1]))
         return chunk
 
     def command_at(self, time_ns: int) -> Array | None:
@@ -170,10 +173,9 @@ class Outgoing:
         rate = self._contract.rate_fraction
         tick = tick_at_or_after(time_ns + 1, rate) - 1
         if not self.sent.in_force(tick):
-            if self._last is None or time_ns < self._last[0]:
-                return None
-            rest, self._last = self._last[1], None
-            return rest
+            over = [rest for ends_ns, rest in self._ends if ends_ns <= time_ns]
+            self._ends = self._ends[len(over) :]
+            return over[-1] if over else None
         command = self.sent.command(tick)
         before = self.sent.command(tick - 1)
         if command is None or before is None or self._method == "held":

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from runner_bench import ACCELERATION, MODES, PERIOD, Bench, troubles
+from runner_script import MS, START
 
 from rql_core.contract import ActionChunk
 from rql_core.runtime.options import Options
@@ -64,6 +65,22 @@ def test_rest_is_told_however_seldom_anybody_asks_and_then_nothing(skip: int) ->
         bench.pass_time(bench.at + 3000)
         assert bench.held[-1] == 0.0
         assert bench.runner.command_at(bench.now()) is None
+
+
+def test_rest_is_told_also_while_a_chunk_that_has_left_has_not_begun() -> None:
+    """The node stood still, over the end of one chunk and until another had been made."""
+    bench = Controller(Options("open_loop", lockstep=False, interpolation="linear"), horizon=5)
+    bench.run(3)
+    for kind in ("good", "good", "stalled"):
+        bench.befall(kind, 2.0, 51)
+    ended, left = bench.published[0][1], bench.published[-1]
+    begins = PERIOD * (left[0] // PERIOD + 1)
+    assert (ended.ends_ns[-1] - START) / MS < left[0] < begins - EVERY
+    bench.pass_time(begins)
+    after = [held for read_at, held in zip(bench.read_at, bench.held, strict=True) if left[0] < read_at < begins]
+    assert after
+    assert set(after) == {0.0}
+    bench.assert_smooth()
 
 
 def test_chunks_that_come_after_a_gap_and_overlap_are_followed_without_a_jump() -> None:
