@@ -33,7 +33,7 @@ INFERENCE_PATIENCE_S = 2.0
 # A timer that comes later than this many periods is a missed deadline: the robot has been without for a whole one.
 DEADLINE_PERIODS = 2.0
 # Making a chunk anew takes about as long as it took at first, which is allowed for; what is late twice is on a machine
-# that cannot keep up, and what leaves then is counted.
+# that cannot keep up.
 ATTEMPTS = 2
 # An observation that came while another was being planned for is planned for next if it came no longer ago than this
 # share of a period: a robot that was held up sends two at once. Where plans take long, the one after it is fresher.
@@ -321,13 +321,14 @@ class ControlLoop:
         return chunks
 
     def _in_time(self, chunks: list[ActionChunk], made_ns: int) -> list[ActionChunk]:
+        """Chunks that are not late; a stop leaves however late it is, a plan then does not."""
         for _ in range(ATTEMPTS):
             now = self.now()
             if not self.runner.late(now):
-                break
+                return chunks
             chunks = self.runner.again(now + max(0, now - made_ns))
             made_ns = now
-        return chunks
+        return [] if self.runner.late(self.now()) and self.runner.withdraw() else chunks
 
     def _publish_stop(self, chunk: ActionChunk | None, now_ns: int | None) -> None:
         for left in self._publish([] if chunk is None else [chunk], now_ns):

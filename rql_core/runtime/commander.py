@@ -45,11 +45,15 @@ class Request:
 
 @dataclass(frozen=True)
 class _Departure:
-    """The newest chunk: the tick from which on it counts, what was known before it was made, and what makes it anew."""
+    """The newest chunk: the tick from which on it counts, what was known before it was made, and what makes it anew.
+
+    `planned`: whether it is what was planned, and not a stop.
+    """
 
     tick: int
     before: tuple[Any, ...]
     again: Callable[[int], list[ActionChunk]]
+    planned: bool
 
 
 class Commander:
@@ -173,6 +177,19 @@ class Commander:
         self._restore(departure.before)
         return departure.again(now_ns)
 
+    def withdraw(self) -> bool:
+        """Forget the newest chunk, as if its plan had never come; False where that is a stop, which has to leave.
+
+        What left before it goes on being executed, and ends at rest.
+        """
+        departure = self._departure
+        if departure is None or not departure.planned:
+            return False
+        self._restore(departure.before)
+        self.schedule.withdraw()
+        self._departure = None
+        return True
+
     def _snapshot(self) -> tuple[Any, ...]:
         counts = self._counts["chunks"], self._counts["stops"]
         return self.commanding, self.held_from, self.anew, counts, self._out.snapshot(), self.filter.snapshot()
@@ -204,7 +221,7 @@ class Commander:
         if state is None or self.comparison is not None:
             return None
         self._counts["stops"] += 1
-        self._departure = _Departure(tick, before, lambda now_ns: self._held(self.tick_from(now_ns)))
+        self._departure = _Departure(tick, before, lambda now_ns: self._held(self.tick_from(now_ns)), planned=False)
         return self._leave_stop(tick, state)
 
     def _held(self, tick: int) -> list[ActionChunk]:
@@ -251,7 +268,7 @@ class Commander:
                 return []
             if not self.commanding:
                 self._out.sent.begin(tick, state)
-            self._departure = self._departs(tick, before, request, actions)
+            self._departure = self._departs(tick, before, request, actions, planned=False)
             return [self._leave_stop(tick, state)]
         if scheduled:
             self.schedule.postpone(stamp)
@@ -275,16 +292,16 @@ class Commander:
         # a stop would not replace it.
         first = request.tick if request.stamp_ns <= now_ns else min(request.tick, self.tick_from(now_ns))
         stamp = min(request.stamp_ns, tick_time(first, self._rate))
-        self._departure = self._departs(tick, before, request, actions)
+        self._departure = self._departs(tick, before, request, actions, planned=True)
         return [self._out.leave(tick, stamp, leaves, tick - first, filtered.wanted)]
 
     def _departs(
-        self, tick: int, before: tuple[Any, ...], request: Request, actions: npt.NDArray[np.float64]
+        self, tick: int, before: tuple[Any, ...], request: Request, actions: npt.NDArray[np.float64], *, planned: bool
     ) -> _Departure:
         def again(now_ns: int) -> list[ActionChunk]:
             return self.leave(request, actions, max(now_ns, request.stamp_ns), now_ns, scheduled=True)
 
-        return _Departure(tick, before, again)
+        return _Departure(tick, before, again, planned)
 
     def _state(self, tick: int, measured: npt.NDArray[np.float64] | None, observed: int) -> State:
         """What the next command follows; after an interruption commands begin anew, and but in lockstep by the ramp."""

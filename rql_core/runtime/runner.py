@@ -250,6 +250,15 @@ class PolicyRunner:
             self._cannot_begin(error)
             return []
 
+    def withdraw(self) -> bool:
+        """Forget the newest chunk, which was made anew and would be late again; False where that has to leave: a stop.
+
+        What left before it ends at rest.
+        """
+        withdrawn = self._commander.withdraw()
+        self.counts["withdrawn"] += withdrawn
+        return withdrawn
+
     # What a person asks for
 
     def run(self, now_ns: int, limit_ns: int) -> str | None:

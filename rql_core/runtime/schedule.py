@@ -203,6 +203,12 @@ class ChunkSchedule:
         self.delay.add(tick_at_or_after(arrived_ns, self._rate) - answered)
         self._entries[-1] = replace(newest, begins_ns=max(newest.begins_ns, arrived_ns))
 
+    def withdraw(self) -> None:
+        """The newest chunk, which was going to be executed, is not: it would be there too late."""
+        newest = self._entries.pop()
+        self.counts["chunks"] -= 1
+        self._seams.drop_after(newest.begins_ns - 1)
+
     def clear(self, time_ns: int | None = None) -> None:
         """Forget the chunks: an episode begins, or the clock was set back.
 

@@ -176,11 +176,19 @@ def test_what_was_observed_during_a_plan_is_planned_for_next_unless_it_has_grown
     assert loop.close()
 
 
-@pytest.mark.parametrize(("took_ms", "left", "late"), [(0, 1, 0), (30, 2, 0), (60, 3, 1)])
+@pytest.mark.parametrize(
+    ("took_ms", "planned", "left", "late"), [(0, False, 1, 0), (30, True, 2, 0), (60, False, 3, 1), (60, True, None, 0)]
+)
 def test_what_took_too_long_to_make_is_made_anew_in_time_for_the_next_tick(
-    node: Node, contract: Contract, monkeypatch: pytest.MonkeyPatch, took_ms: int, left: int, late: int
+    node: Node,
+    contract: Contract,
+    monkeypatch: pytest.MonkeyPatch,
+    took_ms: int,
+    planned: bool,
+    left: int | None,
+    late: int,
 ) -> None:
-    """Each making takes so long; what leaves says how often it was made."""
+    """Each making takes so long; what leaves says how often it was made. What was planned is given up in the end."""
     ms = 1_000_000
     clock = [tick_time(1000, contract.rate_fraction) + 25 * ms]
     period = contract.period_ns
@@ -193,7 +201,7 @@ def test_what_took_too_long_to_make_is_made_anew_in_time_for_the_next_tick(
         tick = tick_at_or_after(now_ns, contract.rate_fraction)
         counts_from.append(tick_time(tick, contract.rate_fraction))
         clock[0] += took_ms * ms
-        if late:
+        if late or left is None:
             took = 2 * period // ms  # longer each time: this machine cannot keep up
             clock[0] += took * ms * len(counts_from)
         rows = np.full((2, contract.action_dim), float(len(counts_from)))
@@ -206,10 +214,12 @@ def test_what_took_too_long_to_make_is_made_anew_in_time_for_the_next_tick(
         stop=lambda now_ns: make(now_ns)[0],
         again=make,
         late=lambda now_ns: now_ns > counts_from[-1],
+        withdraw=lambda: planned,
     )
     loop = ControlLoop(node, runner, output="chunk", command_rate=0.0, remark=lambda *_: None, report=lambda _: None)
     loop.interrupt()
-    assert [float(chunk.actions[0, 0]) for chunk in published] == [left]
-    assert published[0].stamp_ns == counts_from[-1]
+    assert [float(chunk.actions[0, 0]) for chunk in published] == ([] if left is None else [left])
+    assert all(chunk.stamp_ns == counts_from[-1] for chunk in published)
+    assert len(counts_from) == (left or 3)
     assert loop.figures()["chunks that left late"] == str(late)
     assert loop.close()

@@ -52,8 +52,8 @@ class Bench:
         self.waiting: list[tuple[float, Request]] = []
         self.at = 0.0
         self.taken: float | None = None
-        # What the next chunk takes from being made until it leaves.
-        self.stall = 0.0
+        # What the next chunk takes from being made until it leaves, and how many times as long when it is made anew.
+        self.stall, self.slower = 0.0, 1.0
         self.asks_again = True
 
     def now(self) -> int:
@@ -63,11 +63,15 @@ class Bench:
         leaving = chunks if isinstance(chunks, list) else [] if chunks is None else [chunks]
         if leaving and self.stall:
             self.idle(self.at + self.stall)
-            if self.asks_again and self.runner.late(self.now()):
-                # To be made again takes as long.
+            takes = self.stall * self.slower
+            while self.asks_again and self.runner.late(self.now()):
+                # To be made again takes as long, or longer once; then a plan is given up, and a stop is made once more.
                 leaving = self.runner.again(self.now() + round(self.stall * MS))
-                self.idle(self.at + self.stall)
-            self.stall = 0.0
+                self.idle(self.at + takes)
+                if self.runner.late(self.now()) and self.runner.withdraw():
+                    leaving = []
+                takes = self.stall
+            self.stall, self.slower = 0.0, 1.0
         for chunk in leaving:
             self.published.append((self.at, chunk))
             self.schedule.add(chunk)
@@ -125,7 +129,7 @@ class Bench:
     def befall(self, kind: str, value: float, delay: float) -> None:
         """One of `troubles`, and the period after it."""
         self.actor.says = None
-        self.stall = 0.0
+        self.stall, self.slower = 0.0, 1.0
         size = self.actor.horizon
         if kind == "nan":
             self.actor.says = np.full((size, 1), np.nan)
@@ -137,6 +141,7 @@ class Bench:
             self.actor.says = np.resize([[2.0], [-2.0]], (size, 1)) * np.sign(value)
         elif kind == "stalled":
             self.stall = round(abs(value) * 25, 1)
+            self.slower = 1.0 if value > 0 else 4.0
         if kind == "estop":
             self.publish(self.runner.estop(self.now(), "test"))
         elif kind == "rearm":

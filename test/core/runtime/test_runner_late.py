@@ -12,6 +12,7 @@ from test_runner_positions import Arm
 
 from rql_core.contract import ActionChunk
 from rql_core.runtime.options import Options
+from rql_core.runtime.plan import Plan
 
 
 def in_motion(mode: Any = "receding", **more: Any) -> Bench:
@@ -101,6 +102,73 @@ def test_what_is_made_anew_is_what_a_plan_that_came_then_would_have_made(mode: A
         counts = {name: count for name, count in runner.counts.items() if name != "made_again" and count}
         found.append((left, counts, dict(runner.filter.counts), str(runner.filter.last_change), runner.filter.latched))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_plan_that_is_given_up_has_left_no_trace(mode: Any) -> None:
+    """But for the delay that was learnt from it; what left before it ends at rest, and the next plan is taken."""
+    found = []
+    for came in (True, False):
+        bench = in_motion(mode)
+        while (request := bench.runner.take_request()) is None:
+            bench.pass_time(bench.at + PERIOD)
+            bench.observe()
+        runner, schedule = bench.runner, bench.runner.schedule
+        counts = dict(runner.counts), dict(schedule.counts), dict(runner.filter.counts)
+        if came:
+            began = bench.now()
+            plan = bench.actor.plan(request.observation)
+            assert runner.answer(request, plan, began + 40 * MS, MS)
+            assert runner.again(began + 70 * MS)
+            assert runner.late(began + 130 * MS)
+            assert runner.withdraw()
+            assert not runner.late(began + 130 * MS)
+            assert not runner.withdraw()
+        bench.pass_time(bench.at + 130)
+        commands = [bench.command(bench.now() + tick * PERIOD * MS) for tick in range(12)]
+        figures = {name: count for name, count in schedule.counts.items() if name not in ("starvations", "late")}
+        found.append((commands, counts, dict(runner.filter.counts), schedule.next_due(), runner.commanding, figures))
+        assert runner.counts["withdrawn"] == came
+        assert commands[-1] == 0.0
+        bench.run(8, value=1.5)
+        assert runner.commanding
+        bench.pass_time(bench.at + 2000)
+        bench.assert_safe()
+    assert found[0] == found[1]
+
+
+def test_the_first_plan_of_all_may_be_given_up() -> None:
+    bench = Bench(Options("receding", 1, lockstep=False))
+    bench.observe()
+    request = bench.runner.take_request()
+    assert request is not None
+    assert bench.runner.answer(request, bench.actor.plan(request.observation), bench.now() + 40 * MS, MS)
+    assert bench.runner.withdraw()
+    assert not bench.runner.commanding
+    bench.pass_time(PERIOD)
+    assert bench.runner.command_at(bench.now()) is None
+    bench.run(5)
+    bench.pass_time(bench.at + 2000)
+    bench.assert_safe()
+
+
+@pytest.mark.parametrize("why", ["estop", "nan"])
+def test_a_stop_is_not_given_up(why: str) -> None:
+    bench = in_motion()
+    bench.observe()
+    if why == "estop":
+        assert bench.runner.estop(bench.now(), "test") is not None
+    else:
+        request = bench.runner.take_request()
+        assert request is not None
+        assert bench.runner.answer(request, Plan(np.full((5, 1), np.nan)), bench.now() + 40 * MS, MS)
+    left = bench.runner.command_at(bench.now() + 2 * PERIOD * MS)
+    assert not bench.runner.withdraw()
+    assert bench.runner.again(bench.now() + 2 * PERIOD * MS)
+    assert not bench.runner.withdraw()
+    assert left is not None
+    assert not bench.runner.commanding
+    assert bench.runner.counts["withdrawn"] == 0
 
 
 def test_a_chunk_that_is_over_by_then_does_not_leave_and_the_one_before_ends_at_rest() -> None:
