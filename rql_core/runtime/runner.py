@@ -30,6 +30,7 @@ from rql_core.runtime.comparison import ShadowComparison
 from rql_core.runtime.critic_monitor import CriticMonitor
 from rql_core.runtime.latency import Latencies
 from rql_core.runtime.options import Options
+from rql_core.runtime.permission import Permission
 from rql_core.runtime.plan import Actor, Plan
 from rql_core.runtime.safety import SafetyFilter
 from rql_core.runtime.schedule import ChunkSchedule
@@ -75,16 +76,14 @@ class PolicyRunner:
         self.last_error = ""
         # Why the last plan could not leave from where the joints are; empty where it left.
         self.cannot_begin = ""
-        self.estopped: str | None = None
         _check_mode(actor, self.options)
         self._commander = Commander(contract, actor.horizon, self.options, self.counts)
+        self._permission = Permission(self.watch, self.filter, on_trigger=self.options.on_trigger)
         self._generation = 0
         # Of the plans that may come: more than one while one of a policy before is under way.
         self._horizons = {actor.horizon}
         self._request: Request | None = None
-        self._unusual = False
         self._previous: int | None = None
-        self._run_until_ns: int | None = None
         self._measured: tuple[int, npt.NDArray[np.float64] | None] | None = None
         # The node's time when it was last said; in lockstep that of the topics counts alone.
         self._latest_ns: int | None = None
@@ -114,6 +113,7 @@ class PolicyRunner:
         _check_mode(self.actor, options)
         self._commander.change(self.actor.horizon, options)
         self.options = options
+        self._permission.on_trigger = options.on_trigger
 
     def set_actor(self, actor: Actor, monitor: CriticMonitor | None) -> None:
         """Plan with another policy from the next chunk on; what is in force stays. Raises ConfigError.
@@ -125,7 +125,7 @@ class PolicyRunner:
         self._commander.renew_schedule()
         self.actor = actor
         self.monitor = monitor
-        self._unusual = False
+        self._permission.unusual = False
         if self._request is not None:
             self._request = replace(self._request, guide=None)
         self._horizons.add(actor.horizon)
@@ -157,7 +157,7 @@ class PolicyRunner:
         self.watch.reset()
         self._commander.reset()
         self._forget_plans()
-        self._unusual = False
+        self._permission.unusual = False
         self.cannot_begin = ""
         self._previous = None
         self._measured = None
@@ -219,7 +219,7 @@ class PolicyRunner:
             self.counts["dropped_plans"] += 1
             return jumped
         self.watch.look(now_ns)
-        if self._forbidden(now_ns) is not None:
+        if self._permission.refusal(now_ns) is not None:
             self.counts["dropped_plans"] += 1
             return self._settle(now_ns)
         return self._answer(request, answer, max(now_ns, request.stamp_ns), now_ns)
@@ -264,19 +264,16 @@ class PolicyRunner:
     def run(self, now_ns: int, limit_ns: int) -> str | None:
         """Command for so long, where that waits for being triggered; None, or what stands against it.
 
-        What was refused is not made up for: otherwise re-arming would set the robot in motion.
+        What was refused is not made up for.
         """
-        was, self._run_until_ns = self._run_until_ns, now_ns + limit_ns
-        reason = self.reason(now_ns)
-        if reason is not None:
-            self._run_until_ns = was
-        else:
-            self._commander.anew = self._commander.anew or was is None or now_ns >= was
+        reason, anew = self._permission.run(now_ns, limit_ns)
+        if reason is None:
+            self._commander.anew = self._commander.anew or anew
         return reason
 
     def estop(self, now_ns: int | None, why: str) -> ActionChunk | None:
         """End commanding until `rearm`, whatever else happens; the stop within the limits is the last that leaves."""
-        self.estopped = self.estopped or why
+        self._permission.estopped = self.estopped or why
         return self.stop(now_ns)
 
     def rearm(self, now_ns: int) -> None:
@@ -290,10 +287,8 @@ class PolicyRunner:
             )
         measured = None if self._measured is None else self._measured[1]
         self.filter.rearm(now_ns, measured)
-        self.estopped = None
-        self.watch.rearm()
+        self._permission.rearm()
         self._commander.anew = True
-        self._unusual = False
         if self.monitor is not None:
             self.monitor.reset()
 
@@ -305,7 +300,7 @@ class PolicyRunner:
         to `now_ns`.
         """
         self._forget_plans()
-        self._run_until_ns = None
+        self._permission.end_run()
         following = 1 + (self._previous or 0)
         runs_on = False
         if clock_jumped and now_ns is not None:
@@ -336,31 +331,17 @@ class PolicyRunner:
 
     def reason(self, now_ns: int | None = None) -> str | None:
         """Why nothing is commanded; None where nothing stands against it."""
-        forbidden = self._forbidden(now_ns)
-        return "holding: the critics' values are unusual" if forbidden is None and self._unusual else forbidden
+        return self._permission.reason(now_ns)
 
-    def _forbidden(self, now_ns: int | None) -> str | None:
-        """As `reason`, but for unusual values: these are planned on with, because only plans can tell that it is over.
-
-        Nothing that is planned may leave meanwhile.
-        """
-        if self.estopped is not None:
-            return f"emergency stop: {self.estopped}; call rearm to go on"
-        if self.filter.latched is not None:
-            return f"latched: {self.filter.latched}; call rearm to go on"
-        if not self.watch.may_act:
-            return self.watch.description
-        if self.options.on_trigger and (
-            self._run_until_ns is None or (now_ns is not None and now_ns >= self._run_until_ns)
-        ):
-            return "waiting for run"
-        return None
+    @property
+    def estopped(self) -> str | None:
+        """Why commanding was ended until `rearm`; None where it was not."""
+        return self._permission.estopped
 
     @property
     def needs_rearm(self) -> bool:
         """Whether commanding has ended until a person calls for it."""
-        ended = self.estopped is not None or self.filter.latched is not None
-        return ended or self.watch.needs_rearm
+        return self._permission.needs_rearm
 
     def command_at(self, time_ns: int) -> npt.NDArray[np.float64] | None:
         """The single command (action_dim,) for a time, from what has left; None where nothing is in force."""
@@ -402,7 +383,7 @@ class PolicyRunner:
         self.counts["observations"] += 1
         self._measured = (tick.stamp_ns, self.filter.measured_position(tick.observation))
         self._commander.compare(tick.index)
-        may = self._forbidden(time_ns) is None and tick.index >= self._commander.held_from
+        may = self._permission.refusal(time_ns) is None and tick.index >= self._commander.held_from
         if may and self.schedule.due(tick.index):
             guide = self.schedule.guide(tick.index)
             request = Request(self._generation, tick.index, tick.stamp_ns, tick.observation, guide)
@@ -435,10 +416,10 @@ class PolicyRunner:
         """Whether the critics find so many plans unusual that nothing may leave."""
         if self.wants_values() and self.monitor is not None and values is not None and len(values):
             self.monitor.judge(values)
-            self._unusual = self.monitor.alarm and self.options.monitor == "hold"
+            self._permission.unusual = self.monitor.alarm and self.options.monitor == "hold"
         elif not self.wants_values():
-            self._unusual = False
-        return self._unusual
+            self._permission.unusual = False
+        return self._permission.unusual
 
     def _answer(self, request: Request, answer: Plan | Exception, arrived_ns: int, now_ns: int) -> list[ActionChunk]:
         if isinstance(answer, Exception):
