@@ -120,6 +120,8 @@ class SafetyFilter:
         self._deviation = self.limits.column("deviation")
         self._fastest = self.limits.column("fastest")
         self._fast = FastCheck(self.limits)
+        # Whether the last chunk kept the limits: one after another that did not is not tried to pass as it is.
+        self._hopeful = True
         self._bounded = self._order == 2 and bool(np.isfinite(self.limits.column("low")).any())
         latch = self.limits.safety.latch
         self._bad: deque[int] = deque(maxlen=latch.not_finite)
@@ -232,7 +234,7 @@ class SafetyFilter:
         low, high = self._around(measured, age, steps)
         since = None if self._activated_ns is None else time_ns - self._activated_ns
         ramped = since is not None and since + round(self._period * 1e9) >= self._ramp_ns
-        if ramped and self._fast.passes(wanted, state, low, high):
+        if ramped and self._hopeful and self._fast.passes(wanted, state, low, high):
             return Filtered(wanted, False, False, state, wanted, self._period)
         return self._shape(wanted, state, low, high, since, time_ns)
 
@@ -381,6 +383,7 @@ class SafetyFilter:
             targets.append(target)
             first, second, last, before = second, last, action, target
         found = self._count(changes)
+        self._hopeful = not found
         if whole and found & _VIOLATIONS:
             causes = ", ".join(sorted(found & _VIOLATIONS))
             self._note(

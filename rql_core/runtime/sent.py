@@ -100,6 +100,11 @@ class SentCommands:
 
     def state_before(self, tick: int) -> State | None:
         """What is in force just before a tick; None where positions were never commanded."""
+        newest = self._stretches[-1] if self._stretches else None
+        if newest is not None and newest.first <= tick - _PAST and tick <= newest.end:
+            # As nearly always: one chunk said all of it.
+            at = tick - newest.first
+            return State(newest.commands[at - _PAST : at], self._wanted(tick - 1))
         commands = [self.command(tick - back) for back in (3, 2, 1)]
         known = [command for command in commands if command is not None]
         if not known:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from safety_robots import assert_within_limits
@@ -52,6 +54,27 @@ def test_what_keeps_the_limits_passes_to_the_last_bit_by_the_fast_check(
     assert not slow.changed
     assert not filter_.counts
     assert filter_.last_change is None
+
+
+def test_after_a_chunk_that_did_not_keep_the_limits_the_next_is_not_tried_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    filter_ = SafetyFilter(arm("velocities").contract())
+    tried: list[bool] = []
+    passes = FastCheck.passes
+
+    def counted(*arguments: Any) -> bool:
+        tried.append(passes(*arguments))
+        return tried[-1]
+
+    monkeypatch.setattr(FastCheck, "passes", counted)
+    state = filter_.activate(0, ZEROS)
+    jump, rest = np.full((4, 2), 0.3), np.zeros((4, 2))
+    for chunk, found in ((jump, [False]), (jump, []), (rest, []), (rest, [True]), (rest, [True])):
+        tried.clear()
+        filtered = filter_.apply(chunk, state, AFTER_RAMP, ZEROS)
+        assert tried == found
+        assert filtered.changed == (chunk is jump)
 
 
 @pytest.mark.parametrize("command", ["positions", "velocities"])
