@@ -159,6 +159,9 @@ def verify_files(directory: Path) -> Manifest:
     """Compare every file of a checkpoint with its hash in manifest.json, and return that."""
     if not directory.is_dir():
         raise CheckpointError(f"{directory}: is no directory; expected a checkpoint, such as RUN/checkpoint")
+    inside = directory / "checkpoint"
+    if not (directory / MANIFEST).exists() and (inside / MANIFEST).exists():
+        raise CheckpointError(f"{directory}: is no checkpoint, but has one: give {inside}")
     manifest = read_model(directory / MANIFEST, Manifest)
     for name in POLICY_FILES:
         if name not in manifest.files:

@@ -11,11 +11,10 @@ from typing import Any
 
 from rclpy.node import Node
 
-from rql_core.contract import load_contract
 from rql_core.runtime.runner import PolicyRunner
 from rql_core.sim.actor import DemonstratorActor
 from rql_ros.controller import Audience, ChunkPublisher, EpisodeControl, declare_min_subscribers, subscribe_observations
-from rql_ros.parameters import declare, require
+from rql_ros.parameters import declare, require_contract
 from rql_ros.running import run_node
 
 
@@ -26,7 +25,7 @@ class DemonstratorNode(Node):
         """`options` go to rclpy's Node, such as `parameter_overrides`."""
         super().__init__("demonstrator", **options)
         world = declare(self, "world", "ur5e_ring", "world to play in", choices=("planar_arm", "ur5e_ring"))
-        contract = load_contract(require(self, "contract", "path of the contract file"))
+        contract = require_contract(self)
         actor = DemonstratorActor(world, contract)
         self.runner = PolicyRunner(contract, actor)
         self.lock = RLock()

@@ -23,12 +23,12 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
 
-from rql_core.contract import TickAssembler, load_contract
+from rql_core.contract import TickAssembler
 from rql_core.errors import RqlError
 from rql_core.evaluation.results import EpisodeRecord, Evaluation, write_evaluation
 from rql_core.progress import progress_bar
 from rql_ros.controller import subscribe_observations
-from rql_ros.parameters import declare, require
+from rql_ros.parameters import declare, require, require_contract
 from rql_ros.running import StopSignal, make_executor, spin_until
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
@@ -47,7 +47,7 @@ class EvaluatorNode(Node):
 
     def __init__(self) -> None:
         super().__init__("evaluator")
-        contract = load_contract(require(self, "contract", "path of the contract file"))
+        contract = require_contract(self)
         self.output = Path(require(self, "output", "path of the JSON file that results are written to"))
         self.controller = declare(self, "controller", "policy_node", "node that drives the robot")
         self.episodes = declare(self, "episodes", 50, "number of episodes", bounds=(1, 10**6))

@@ -22,14 +22,14 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64, Header
 from std_srvs.srv import SetBool, Trigger
 
-from rql_core.contract import decode_chunk, load_contract
+from rql_core.contract import decode_chunk
 from rql_core.contract.time import ns_to_stamp
 from rql_core.errors import ContractError
 from rql_core.progress import progress_bar
 from rql_core.sim import make_world
 from rql_core.sim.session import Frame, Session
 from rql_ros.messages import message_class, qos_profile
-from rql_ros.parameters import declare, require
+from rql_ros.parameters import declare, require_contract
 from rql_ros.running import run_node
 
 # Deep enough that a reader which falls behind a 1000 Hz stream for a second loses nothing.
@@ -46,7 +46,7 @@ class MujocoBridgeNode(Node):
         """`options` go to rclpy's Node, such as `parameter_overrides`."""
         super().__init__("mujoco_bridge", **options)
         world = declare(self, "world", "ur5e_ring", "simulated world", choices=("planar_arm", "ur5e_ring"))
-        contract = load_contract(require(self, "contract", "path of the contract file"))
+        contract = require_contract(self)
         self._lockstep = declare(self, "mode", "realtime", "pacing", choices=("realtime", "lockstep")) == "lockstep"
         factor = declare(self, "factor", 1.0, "speed in realtime mode, 1 is real time", bounds=(0.01, 1000.0))
         start = declare(self, "start", "task", "where episodes start", choices=("task", "anywhere"))

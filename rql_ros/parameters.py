@@ -7,7 +7,9 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
+from rql_core.contract import Contract, load_contract
 from rql_core.errors import ConfigError
+from rql_core.resources import config_file
 
 
 def declare(
@@ -47,3 +49,9 @@ def require(node: Node, name: str, description: str, *, read_only: bool = True) 
             f"parameter {name!r} is not set; expected {description}; pass it as --ros-args -p {name}:=VALUE"
         )
     return str(value)
+
+
+def require_contract(node: Node) -> Contract:
+    """Declare the parameter `contract`, a file or a name in `config/contracts`, and read it; raises ConfigError."""
+    given = require(node, "contract", "a contract file, or a name in config/contracts")
+    return load_contract(config_file("contracts", given))

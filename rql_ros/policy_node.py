@@ -22,6 +22,7 @@ from std_srvs.srv import Trigger
 
 from rql_core.contract import Contract, load_contract
 from rql_core.errors import ContractError, RqlError
+from rql_core.resources import config_file
 from rql_core.runtime.health import Health, health_of
 from rql_core.runtime.policy import DeployedPolicy, check_contract
 from rql_core.runtime.runner import PolicyRunner
@@ -44,6 +45,10 @@ REPORT_CHECK_S = 0.25
 FORWARD_JUMP_NS = 250_000_000
 
 
+# By the wall: a simulation that waits for the policy stands still for less.
+CLOCK_STANDS_NS = 3_000_000_000
+
+
 class PolicyNode(LifecycleNode):
     """A lifecycle node with `autostart`."""
 
@@ -59,6 +64,8 @@ class PolicyNode(LifecycleNode):
         # Kept here too: a runner is made anew by every configure, and an emergency stop must outlast that.
         self._estopped: str | None = None
         self._last_change: Any = None
+        # The node's time when it was last seen to go on, and when that was, by the wall.
+        self._clock_read = 0, monotonic_ns()
         self._reports = Reports(self)
         self._control = EpisodeControl(self, self._active_loop)
         for name, serve in (
@@ -147,7 +154,7 @@ class PolicyNode(LifecycleNode):
         given = str(self._value("contract"))
         if given:
             # From here on this robot's: it means the same, but its quality of service and limits may differ.
-            contract = load_contract(given)
+            contract = load_contract(config_file("contracts", given))
             check_contract(checkpoint, policy.contract, contract, given)
         policy.warm_up()
         return policy, contract
@@ -256,7 +263,7 @@ class PolicyNode(LifecycleNode):
         if loop is None:
             return _answer(response, False, "not active")
         if not loop.runner.options.on_trigger:
-            return _answer(response, False, "on_trigger is false: the node commands all the time")
+            return _answer(response, False, "on_trigger is false: nothing waits for this call")
         limit = float(self._value("run_limit"))
         with loop.lock:
             reason = loop.runner.run(loop.now(), round(limit * 1e9))
@@ -367,8 +374,15 @@ class PolicyNode(LifecycleNode):
 
     def _trouble(self, loop: ControlLoop) -> str:
         """What is wrong around the node, if anything is."""
-        if self._value("use_sim_time") and loop.now() == 0:
-            return "use_sim_time is set and nothing is heard on /clock"
+        if self._value("use_sim_time"):
+            now = loop.now()
+            if now != self._clock_read[0]:
+                self._clock_read = now, monotonic_ns()
+            stood_ns = monotonic_ns() - self._clock_read[1]
+            if now == 0:
+                return "use_sim_time is set and nothing is heard on /clock"
+            if stood_ns > CLOCK_STANDS_NS:
+                return f"/clock has stood still for {stood_ns / 1e9:.0f} s: the simulation is paused, or gone"
         overdue = loop.overdue_s()
         if overdue > 0:
             return f"inference: has taken {overdue:.1f} s and goes on; nothing is commanded until it ends"

@@ -16,12 +16,11 @@ from rclpy.node import Node
 from std_srvs.srv import SetBool
 
 from rql_core.bags.writer import BagWriter
-from rql_core.contract import load_contract
 from rql_core.contract.alignment import CLOCK_JUMP_NS
 from rql_core.contract.schema import MarkerBoundary, Qos
 from rql_core.errors import BagError
 from rql_ros.messages import message_class, qos_profile
-from rql_ros.parameters import declare, require
+from rql_ros.parameters import declare, require, require_contract
 from rql_ros.running import run_node
 
 
@@ -31,7 +30,7 @@ class RecorderNode(Node):
     def __init__(self, **options: Any) -> None:
         """`options` go to rclpy's Node, such as `parameter_overrides`."""
         super().__init__("recorder", **options)
-        contract = load_contract(require(self, "contract", "path of the contract file"))
+        contract = require_contract(self)
         self._directory = Path(require(self, "output", "directory that bags are written into"))
         self._prefix = declare(self, "prefix", "run", "bags are called PREFIX_0001, PREFIX_0002, ...")
         self._storage = declare(self, "storage", "mcap", "file format", choices=("mcap", "sqlite3"))

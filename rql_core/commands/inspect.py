@@ -48,6 +48,8 @@ class Inspect:
 
         if self.contract_out is not None and self.contract_out.exists():
             raise OutputError(f"{self.contract_out}: exists already; name another file or remove it first")
+        if not self.bags:
+            raise BagError("no bags were given; give at least one bag directory or file")
         paths = find_bags(self.bags)
         inspections, failed = self._inspect(paths)
         if self.json:

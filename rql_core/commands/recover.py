@@ -11,7 +11,10 @@ from tyro.conf import Positional, arg
 
 @dataclass(frozen=True)
 class Recover:
-    """Make a readable bag of one whose recorder was killed: whole messages are kept, the cut one is left out."""
+    """Make a readable bag of one whose recorder was killed: whole messages are kept, the cut one is left out.
+
+    Example: rql recover recordings/run_0002 recordings/run_0002_whole
+    """
 
     source: Annotated[Positional[Path], arg(metavar="BAG")]
     """The unfinished bag."""
@@ -22,4 +25,9 @@ class Recover:
         """Recover and say what was kept."""
         from rql_core.bags.recover import recover_bag
 
-        print(recover_bag(self.source, self.destination))
+        kept = recover_bag(self.source, self.destination)
+        print(f"{kept.path}: {kept.messages} messages kept")
+        if kept.damage:
+            print(f"cut: {kept.damage}")
+        for topic, count in kept.not_cdr.items():
+            print(f"left out: {count} messages on {topic}, which are not CDR or of no type")

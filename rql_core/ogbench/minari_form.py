@@ -27,6 +27,7 @@ def write_minari(source: Path, directory: Path, metadata: Mapping[str, Any], *, 
 
     Raises DatasetError where the file cannot be read or the directory not be written.
     """
+    directory = directory.resolve()  # Minari takes a path relative to its own file for another
     partial = directory.parent / f".{directory.name}.partial"
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)

@@ -160,6 +160,10 @@ def test_a_contract_that_does_not_exist_is_refused_with_the_names_there_are(caps
     assert "planar_arm, ur5e" in line
 
 
+def test_to_inspect_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no bags were given" in refused(capsys, "inspect")
+
+
 @pytest.mark.parametrize("bag", ["nowhere", "empty"])
 def test_bags_that_do_not_exist_are_refused(bag: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
@@ -276,6 +280,11 @@ def test_wrong_settings_of_a_training_are_refused(
 def test_a_checkpoint_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "evaluate", "nowhere/checkpoint", "--world", "planar_arm", "--out", "result.json")
     assert "nowhere/checkpoint: is no directory; expected a checkpoint" in line
+
+
+def test_a_run_is_not_taken_for_its_checkpoint_where_one_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    write_checkpoint(Path("run/checkpoint"))
+    assert "run: is no checkpoint, but has one: give run/checkpoint" in refused(capsys, "export", "run")
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

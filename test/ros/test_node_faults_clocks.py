@@ -102,7 +102,11 @@ def test_a_clock_that_stands_moves_nothing_on_and_goes_on_where_it_was(node: Con
     arm.tick_for(0)
     count = len(arm.chunks)
     arm.listen_anew()
-    arm.go_on(lambda: len(arm.diagnostics) >= 2, "reports while the clock stands")
+    arm.go_on(lambda: arm.said("/clock has stood still for"), "words about the clock")
+    assert len(arm.diagnostics) >= 2
     assert len(arm.chunks) <= count + 1
     arm.ticking = True
     arm.start_moving()
+    arm.listen_anew()
+    arm.go_on(lambda: len(arm.diagnostics) >= 2, "reports when it goes on")
+    assert not arm.said("stood still")

@@ -9,12 +9,16 @@ from typing import Any, get_args
 import pytest
 import rclpy
 import yaml
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from rql_core.contract.schema import Contract
+from rql_core.errors import ConfigError
 from rql_core.runtime.options import Interpolation, Monitoring
 from rql_core.runtime.policy import Backend
 from rql_core.runtime.schedule import Mode
 from rql_ros import policy_choices
+from rql_ros.parameters import require_contract
 from rql_ros.policy_node import PolicyNode
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "policy.yaml"
@@ -93,3 +97,17 @@ def test_a_wrong_value_is_refused_and_changes_nothing(node: PolicyNode, name: st
     assert not answer.successful
     assert said in answer.reason
     assert node.get_parameter(name).value == before
+
+
+def test_a_contract_is_a_file_or_a_name(contract: Contract, contract_path: Path) -> None:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    for at, given in enumerate((str(contract_path), "planar_arm", "planar_leg")):
+        node = Node(f"reader_{at}", context=context, parameter_overrides=[Parameter("contract", value=given)])
+        if given == "planar_leg":
+            with pytest.raises(ConfigError, match=r"'planar_leg' is no file .* planar_arm, ur5e"):
+                require_contract(node)
+        else:
+            assert require_contract(node) == contract
+        node.destroy_node()
+    rclpy.shutdown(context=context)

@@ -89,6 +89,14 @@ def test_seed_split_and_number_each_give_another_episode(ogbench: None) -> None:
     assert len(starts) == len(places)
 
 
+def test_a_relative_directory_is_as_good_as_another(
+    ogbench: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = generate("cube-single", Path("plays"), episodes=1, steps=20, seed=1, progress=False)
+    assert (tmp_path / files.minari(0)).is_dir()
+
+
 def test_it_goes_on_after_being_killed_at_any_moment(ogbench: None, tmp_path: Path) -> None:
     first = generating.PlayFiles(tmp_path / "killed", "cube-single").episode(generating.PlayEpisode(0, 0))
     written: list[int] = []
