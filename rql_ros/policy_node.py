@@ -372,17 +372,20 @@ class PolicyNode(LifecycleNode):
             return Health("warn", trouble, values)
         return Health(health.level, health.summary, values | ({"trouble": trouble} if trouble else {}))
 
+    def _clock_trouble(self, now_ns: int) -> str:
+        if now_ns == 0:
+            return "use_sim_time is set and nothing is heard on /clock"
+        if now_ns != self._clock_read[0]:
+            self._clock_read = now_ns, monotonic_ns()
+        stood_ns = monotonic_ns() - self._clock_read[1]
+        if stood_ns <= CLOCK_STANDS_NS:
+            return ""
+        return f"/clock has stood still for {stood_ns / 1e9:.0f} s: the simulation is paused, or gone"
+
     def _trouble(self, loop: ControlLoop) -> str:
         """What is wrong around the node, if anything is."""
-        if self._value("use_sim_time"):
-            now = loop.now()
-            if now != self._clock_read[0]:
-                self._clock_read = now, monotonic_ns()
-            stood_ns = monotonic_ns() - self._clock_read[1]
-            if now == 0:
-                return "use_sim_time is set and nothing is heard on /clock"
-            if stood_ns > CLOCK_STANDS_NS:
-                return f"/clock has stood still for {stood_ns / 1e9:.0f} s: the simulation is paused, or gone"
+        if self._value("use_sim_time") and (trouble := self._clock_trouble(loop.now())):
+            return trouble
         overdue = loop.overdue_s()
         if overdue > 0:
             return f"inference: has taken {overdue:.1f} s and goes on; nothing is commanded until it ends"

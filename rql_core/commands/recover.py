@@ -28,6 +28,7 @@ class Recover:
         kept = recover_bag(self.source, self.destination)
         print(f"{kept.path}: {kept.messages} messages kept")
         if kept.damage:
-            print(f"cut: {kept.damage}")
+            cut = f", {kept.bytes_cut} bytes cut" if kept.bytes_cut else ""
+            print(f"it was damaged: {kept.damage}{cut}")
         for topic, count in kept.not_cdr.items():
             print(f"left out: {count} messages on {topic}, which are not CDR or of no type")

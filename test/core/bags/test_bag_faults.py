@@ -1,5 +1,6 @@
 """What goes wrong with files in the field: each fault is named and located, or read around by a rule that is said."""
 
+import re
 import sqlite3
 import struct
 import subprocess
@@ -15,6 +16,7 @@ import yaml
 
 from rql_core.bags import BagReader, BagWriter, bag_topics, find_bags, read_bag, recover_bag, scan
 from rql_core.bags.scan import zstd
+from rql_core.cli import main
 from rql_core.errors import BagError
 
 TOPICS = synthetic.topics_of(synthetic.record(1).contract)
@@ -127,6 +129,23 @@ def test_what_is_before_the_noise_is_recovered(tmp_path: Path) -> None:
     tools = [message.pose.position.x for _, _, message in read_bag(tmp_path / "whole", POSE)]
     assert 1000 < len(tools) < 7000
     np.testing.assert_array_equal(tools, recording.tool[: len(tools), 0])
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_the_command_says_what_it_kept_and_what_it_cut(
+    damaged: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag, copy = synthetic.record(12_000).write(tmp_path / "bag"), tmp_path / "whole"
+    file = storage_file(bag)
+    if damaged:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size * 6 // 10])
+    assert main(["recover", str(bag), str(copy)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    with BagReader(copy) as reader:
+        assert said[0] == f"{copy}: {sum(1 for _ in reader.raw_messages())} messages kept"
+    assert len(said) == 1 + damaged
+    if damaged:
+        assert re.fullmatch(r"it was damaged: bag\.mcap: .+, [1-9]\d* bytes cut", said[1])
 
 
 def mcap_record(opcode: int, body: bytes) -> bytes:
